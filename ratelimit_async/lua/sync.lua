@@ -1,0 +1,39 @@
+-- Purpose: renews a client's lease on a key it waits on, and tells what became of its requests.
+-- KEYS:    see include/prelude.lua
+-- ARGV:    see include/prelude.lua; an entry is scan (1: also look for requests that Redis forgot) and the numbers of
+--          the client's waiting ids, joined by spaces
+-- Reply:   {1 where the lease had not lapsed, {numbers of those granted or dropped}, {numbers forgotten}}
+-- Cost:    O(ids); O(depth) with scan
+-- @include prelude
+-- @include limits
+-- @include queue
+
+return run(2, function(group, a)
+  local held = is_alive(group, client)
+  redis.call('ZADD', group.clients, int(now + client_lease), client)
+  redis.call('ZREMRANGEBYSCORE', group.clients, '-inf', int(now - QUEUE_TTL * 1000))
+  group.alive[client] = true
+  keep(group)
+  local ids, seqs = {}, {}
+  for seq in string.gmatch(ARGV[a + 1], '%S+') do
+    ids[#ids + 1] = client .. '.' .. seq
+    seqs[#seqs + 1] = seq
+  end
+  local values = redis.call('HMGET', group.records, unpack(ids))
+  local ready, lost, here = {}, {}, {}
+  if ARGV[a] == '1' then
+    for _, queue in ipairs(group.queues) do
+      for _, text in ipairs(redis.call('LRANGE', queue, 0, -1)) do
+        here[entry_of(text).id] = true
+      end
+    end
+  end
+  for i, id in ipairs(ids) do
+    if values[i] then
+      ready[#ready + 1] = seqs[i]
+    elseif ARGV[a] == '1' and not here[id] then
+      lost[#lost + 1] = seqs[i]
+    end
+  end
+  return { held and 1 or 0, ready, lost }
+end)

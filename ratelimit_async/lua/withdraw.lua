@@ -1,0 +1,50 @@
+-- Purpose: takes a request out of the queue, or gives its unclaimed grant back.
+-- KEYS:    see include/prelude.lua
+-- ARGV:    see include/prelude.lua; an entry is id, entry ('' where it is not known), priority (0 first), reason
+--          reason: '' where the owner itself withdraws; otherwise the owner is told
+-- Reply:   'Q' was waiting, 'G' was granted, '' unknown
+-- Cost:    O(depth of the priority); O(depth) without the entry
+-- @include prelude
+-- @include limits
+-- @include queue
+
+local function remove(group, id, text, priority)
+  if text ~= '' then
+    if redis.call('LREM', group.queues[priority], 1, text) > 0 then
+      return entry_of(text), priority
+    end
+    return nil
+  end
+  local entry, found = find(group, id)
+  if entry then
+    redis.call('LREM', group.queues[found], 1, entry.text)
+  end
+  return entry, found
+end
+
+return run(4, function(group, a)
+  local id, text, priority, reason = ARGV[a], ARGV[a + 1], tonumber(ARGV[a + 2]) + 1, ARGV[a + 3]
+  watch(group)
+  local value = redis.call('HGET', group.records, id)
+  local grant = value and grant_of(value)
+  local entry, found
+  if value then
+    forget(group, { id })
+  end
+  if grant then
+    entry = grant.entry
+    refund(group, grant.stamp, costs_of(entry.cost))
+    group.freed = true
+  elseif not value then
+    entry, found = remove(group, id, text, priority)
+    if entry then
+      add_depth(group, found, -1)
+    end
+  end
+  if entry and reason ~= '' then
+    drop(group, entry, reason)
+  end
+  return grant and 'G' or entry and 'Q' or ''
+end, function(group)
+  nudge(group, group.freed)
+end)
