@@ -1,0 +1,60 @@
+"""Distributed rate limiting and queueing over Redis, native to asyncio."""
+
+from ratelimit_async._config import QueueConfig, RateLimitConfig, RequestOptions
+from ratelimit_async._errors import (
+    ConfigurationError,
+    CostExceedsLimit,
+    NotStarted,
+    QueueFull,
+    RateLimitError,
+    RateLimitExceeded,
+    RedisUnavailable,
+    RequestCancelled,
+    RequestDropped,
+    RequestTimeout,
+    UnknownRequest,
+    WrongEventLoop,
+)
+from ratelimit_async._events import Event, log_event
+from ratelimit_async._grants import Acquire, Grant, Ticket
+from ratelimit_async._limiter import RateLimiter
+from ratelimit_async._limits import Limit
+from ratelimit_async._values import (
+    Decision,
+    Health,
+    LimitStatus,
+    ProcessorStatus,
+    QueueStatus,
+    Status,
+)
+
+__all__ = [
+    "Acquire",
+    "ConfigurationError",
+    "CostExceedsLimit",
+    "Decision",
+    "Event",
+    "Grant",
+    "Health",
+    "Limit",
+    "LimitStatus",
+    "NotStarted",
+    "ProcessorStatus",
+    "QueueConfig",
+    "QueueFull",
+    "QueueStatus",
+    "RateLimitConfig",
+    "RateLimitError",
+    "RateLimitExceeded",
+    "RateLimiter",
+    "RedisUnavailable",
+    "RequestCancelled",
+    "RequestDropped",
+    "RequestOptions",
+    "RequestTimeout",
+    "Status",
+    "Ticket",
+    "UnknownRequest",
+    "WrongEventLoop",
+    "log_event",
+]

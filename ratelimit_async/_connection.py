@@ -1,0 +1,194 @@
+"""Redis connections from a URL or a client, and what goes wrong with them in one place."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from ratelimit_async._errors import ConfigurationError, RedisUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = [
+    "FAILURES",
+    "NoScriptError",
+    "ResponseError",
+    "Source",
+    "Wire",
+    "embedded_server",
+    "source_of",
+]
+
+# All that a broken, hung or unwilling Redis shows itself as.
+FAILURES = (RedisError, OSError, TimeoutError, EOFError)
+
+_LATER = ("redis+sentinel", "redis+cluster")
+_SCHEMES = ("redis://", "rediss://", "unix://", "memory://")
+_EMBEDDED: WeakValueDictionary[str, Any] = WeakValueDictionary()
+
+
+class Wire(Protocol):
+    """What is used of a connection of redis-py (and of fakeredis)."""
+
+    async def connect(self) -> None: ...
+    async def disconnect(self, nowait: bool = False) -> None: ...  # noqa: FBT001, FBT002 - redis-py's
+    def pack_command(self, *args: bytes | str | int) -> list[bytes]: ...
+    async def send_packed_command(
+        self, command: Iterable[bytes], check_health: bool = True  # noqa: FBT001, FBT002
+    ) -> None: ...
+    async def read_response(
+        self, disable_decoding: bool = False, *, disconnect_on_error: bool = True  # noqa: FBT001, FBT002
+    ) -> Any: ...  # noqa: ANN401 - whatever Redis replies
+
+
+class Source:
+    """Where connections to one Redis come from."""
+
+    def __init__(self, address: str, make: Callable[[], Wire], connect_timeout: float) -> None:
+        """Keep how to make a connection and how to call its server."""
+        self.address = address
+        self._make = make
+        self._connect_timeout = connect_timeout
+
+    async def open(self) -> Wire:
+        """Give a connected connection, or raise RedisUnavailable within the connect timeout."""
+        wire = self._make()
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                await wire.connect()
+        except BaseException as error:
+            await wire.disconnect(nowait=True)
+            if isinstance(error, FAILURES):
+                raise self.failure(error) from error
+            raise
+        return wire
+
+    def failure(self, error: BaseException | str) -> RedisUnavailable:
+        """Translate an error of redis-py or of the operating system."""
+        text = str(error) or type(error).__name__
+        return RedisUnavailable(self.address, text)
+
+
+def embedded_server(name: str) -> Any:  # noqa: ANN401 - fakeredis is optional
+    """Give the embedded server of a name, shared within this process; '' is always a new one."""
+    try:
+        from fakeredis import FakeServer  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        problem = "needs the extra: pip install 'ratelimit-async[embedded]'"
+        raise ConfigurationError("url", f"memory://{name}", problem) from error
+    server = _EMBEDDED.get(name) if name else None
+    if server is None:
+        server = FakeServer(version=(7,))
+        if name:
+            _EMBEDDED[name] = server
+    return server
+
+
+def source_of(url: object, client: Redis | None, connect_timeout: float) -> Source:
+    """Choose where connections come from; touches neither loop nor network."""
+    if client is not None:
+        pool = client.connection_pool
+        return _source(
+            _address(pool.connection_kwargs),
+            pool.connection_class,
+            pool.connection_kwargs,
+            connect_timeout,
+        )
+    if not isinstance(url, str) or not url:
+        raise ConfigurationError("url", url, f"must be a text that starts with one of {_SCHEMES}")
+    scheme, found, rest = url.partition("://")
+    if scheme in _LATER:
+        raise ConfigurationError("url", _hidden(url), f"{scheme}:// is not available in this version")
+    if not found or f"{scheme}://" not in _SCHEMES:
+        raise ConfigurationError("url", _hidden(url), f"must start with one of {_SCHEMES}")
+    if scheme == "memory":
+        return _embedded_source(rest, connect_timeout)
+    try:
+        options = cast("dict[str, Any]", dict(parse_url(url)))
+        _ = urlsplit(url).port
+    except ValueError as error:
+        raise ConfigurationError("url", _hidden(url), f"cannot be read: {error}") from None
+    if scheme != "unix" and not options.get("host"):
+        raise ConfigurationError("url", _hidden(url), "names no host")
+    if scheme == "unix" and not options.get("path"):
+        raise ConfigurationError("url", _hidden(url), "names no socket")
+    path = urlsplit(url).path.strip("/")
+    if scheme != "unix" and path and not path.isdecimal():
+        raise ConfigurationError("url", _hidden(url), "the path must be a database's number")
+    connection_class = Redis.from_url(url).connection_pool.connection_class
+    options.pop("connection_class", None)
+    return _source(_address(options), connection_class, options, connect_timeout)
+
+
+def _embedded_source(name: str, connect_timeout: float) -> Source:
+    server = embedded_server(name)
+    from fakeredis import FakeAsyncRedis  # noqa: PLC0415 - an optional extra
+
+    pool = FakeAsyncRedis(server=server).connection_pool
+    return _source(
+        f"memory://{name}", pool.connection_class, pool.connection_kwargs, connect_timeout
+    )
+
+
+def _source(
+    address: str,
+    connection_class: Callable[..., Any],
+    options: dict[str, Any],
+    connect_timeout: float,
+) -> Source:
+    options = {k: v for k, v in options.items() if not k.startswith(("maint_", "orig_"))}
+    # RESP2: pushes and maintenance notifications would arrive between the replies that are counted off here.
+    # No socket timeout: redis-py enforces it with wait_for, which swallows cancellations on Python 3.11.
+    # No retries: what may be sent twice is decided per call, in the executor.
+    options |= {
+        "protocol": 2,
+        "socket_timeout": None,
+        "socket_connect_timeout": connect_timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "health_check_interval": 0,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    return Source(address, lambda: cast("Wire", connection_class(**options)), connect_timeout)
+
+
+def _address(options: dict[str, Any]) -> str:
+    if "path" in options:
+        return f"unix://{options['path']}"
+    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+
+def _hidden(url: str) -> str:
+    """Hide a password: errors are logged."""
+    scheme, found, rest = url.partition("://")
+    credentials, at, host = rest.rpartition("@")
+    return f"{scheme}{found}***@{host}" if at and credentials else url
+
+
+def script_sources() -> dict[str, str]:
+    """Read the scripts of the package, with their shared parts put in."""
+    root = resources.files("ratelimit_async") / "lua"
+    include = root / "include"
+    sources: dict[str, str] = {}
+    for file in root.iterdir():
+        if not file.name.endswith(".lua"):
+            continue
+        lines: list[str] = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.startswith("-- @include "):
+                part = include / f"{line.removeprefix('-- @include ')}.lua"
+                lines.append(part.read_text(encoding="utf-8"))
+            else:
+                lines.append(line)
+        sources[file.name.removesuffix(".lua")] = "\n".join(lines)
+    return sources

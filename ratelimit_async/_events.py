@@ -1,0 +1,191 @@
+"""What happens, as frozen structs for hooks; the sink that logs them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import msgspec
+import structlog
+
+__all__ = [
+    "Allowed",
+    "Cancelled",
+    "Connected",
+    "Denied",
+    "Disconnected",
+    "Dropped",
+    "Event",
+    "Expired",
+    "Granted",
+    "Hook",
+    "Paused",
+    "Queued",
+    "Refunded",
+    "Rejected",
+    "Restarted",
+    "Resumed",
+    "Settled",
+    "log_event",
+]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened in a limiter."""
+
+
+class KeyEvent(Event, frozen=True, kw_only=True):
+    """Something that happened to one limit key."""
+
+    name: str
+    by: str | None = None
+
+
+class Allowed(KeyEvent, frozen=True, kw_only=True):
+    """A hit passed, or a request was admitted without waiting."""
+
+
+class Denied(KeyEvent, frozen=True, kw_only=True):
+    """A hit did not pass; `reason` is that of its decision."""
+
+    reason: str
+
+
+class Queued(KeyEvent, frozen=True, kw_only=True):
+    """A request waits."""
+
+    id: str
+    position: int
+
+
+class Granted(KeyEvent, frozen=True, kw_only=True):
+    """A waiting request was granted; `waited` in seconds."""
+
+    id: str
+    waited: float
+
+
+class Expired(KeyEvent, frozen=True, kw_only=True):
+    """A request was not granted within its timeout, seconds."""
+
+    id: str
+    timeout: float
+
+
+class Rejected(KeyEvent, frozen=True, kw_only=True):
+    """A request found its queue full."""
+
+    max_size: int
+
+
+class Dropped(KeyEvent, frozen=True, kw_only=True):
+    """A waiting request was dropped in favour of a newcomer."""
+
+    id: str
+    reason: str
+
+
+class Cancelled(KeyEvent, frozen=True, kw_only=True):
+    """A request was withdrawn by its caller, by its id, or by the limiter's end."""
+
+    id: str
+    reason: str
+
+
+class Refunded(KeyEvent, frozen=True, kw_only=True):
+    """What a request had been charged was given back."""
+
+    id: str
+
+
+class Settled(KeyEvent, frozen=True, kw_only=True):
+    """A request was settled at its true cost by unit."""
+
+    id: str
+    cost: dict[str, int]
+
+
+class Paused(KeyEvent, frozen=True, kw_only=True):
+    """This process paused a name or key."""
+
+
+class Resumed(KeyEvent, frozen=True, kw_only=True):
+    """This process resumed a name or key."""
+
+
+class Connected(Event, frozen=True, kw_only=True):
+    """The connection `what` (commands or replies) to Redis stands."""
+
+    what: str
+    address: str
+
+
+class Disconnected(Event, frozen=True, kw_only=True):
+    """The connection `what` to Redis broke, or could not be made."""
+
+    what: str
+    address: str
+    error: str
+
+
+class Restarted(Event, frozen=True, kw_only=True):
+    """A part of the limiter crashed and starts again after so many seconds."""
+
+    what: str
+    error: str
+    after: float
+
+
+Hook: TypeAlias = Callable[[Event], object]
+Emit: TypeAlias = Callable[[Event], None]
+
+_LEVELS: dict[type[Event], int] = {
+    Disconnected: logging.WARNING,
+    Restarted: logging.ERROR,
+    Dropped: logging.WARNING,
+    Rejected: logging.WARNING,
+    Connected: logging.INFO,
+    Paused: logging.INFO,
+    Resumed: logging.INFO,
+}
+
+_stdlib = logging.getLogger("ratelimit_async")
+_plain = structlog.wrap_logger(
+    _stdlib, processors=[structlog.processors.KeyValueRenderer(key_order=["event"])]
+)
+
+
+def _logger() -> Any:  # noqa: ANN401 - structlog's loggers are lazy proxies
+    """Log as the application configured structlog; where it did not, through the standard library's logging."""
+    return structlog.get_logger("ratelimit_async") if structlog.is_configured() else _plain
+
+
+def log_event(event: Event) -> None:
+    """Log an event: what is routine at debug level, trouble as a warning or an error."""
+    level = _LEVELS.get(type(event), logging.DEBUG)
+    # Most events are routine: where nobody listens they must cost nothing.
+    if not (structlog.is_configured() or _stdlib.isEnabledFor(level)):
+        return
+    fields = msgspec.structs.asdict(event)
+    if "name" in fields:
+        # `name` is what a logger is called; a limit's name gets a key of its own.
+        fields["limit"] = fields.pop("name")
+    method = getattr(_logger(), logging.getLevelName(level).lower())
+    method(type(event).__name__.lower(), **fields)
+
+
+class Events:
+    """Hands events to the hooks; one that fails is logged and never breaks a request."""
+
+    def __init__(self, hooks: tuple[Hook, ...]) -> None:
+        """Take the hooks in their order."""
+        self._hooks = hooks
+
+    def emit(self, event: Event) -> None:
+        """Tell every hook."""
+        for hook in self._hooks:
+            try:
+                hook(event)
+            except Exception:  # noqa: BLE001 - a hook is not ours
+                _logger().exception("hook failed", hook=repr(hook))

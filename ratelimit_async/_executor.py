@@ -1,0 +1,322 @@
+"""The executor: one multiplexed connection, written and read by tasks of its own; callers await futures.
+
+Calls made in one turn of the event loop, or while earlier ones are on the wire, travel together: as one EVALSHA with many
+entries where they share a script, otherwise as one pipeline. Cancelling a caller never touches the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ratelimit_async._connection import FAILURES, NoScriptError, ResponseError
+from ratelimit_async._errors import RateLimitError
+from ratelimit_async._events import Connected, Disconnected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ratelimit_async._connection import Source, Wire
+    from ratelimit_async._events import Emit
+    from ratelimit_async._keys import Key
+
+__all__ = ["Argument", "Call", "Executor", "Script"]
+
+Argument = bytes | str | int
+
+# Larger batches win nothing and hold the server longer.
+_MOST_ENTRIES = 32
+# Batches on the wire at once: enough to keep the server busy, few enough that calls gather behind them.
+_MOST_BATCHES = 4
+# Seconds between attempts to connect.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+
+
+class Script:
+    """A Lua script; `grouped` ones take many keys and entries in one call."""
+
+    __slots__ = ("grouped", "most", "name", "sha", "source")
+
+    def __init__(self, name: str, source: str, *, grouped: bool = True, most: int = _MOST_ENTRIES) -> None:
+        """Keep the source and its digest; `most` bounds the entries of one call."""
+        self.name = name
+        self.source = source
+        self.sha = hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - it is what Redis names scripts by
+        self.grouped = grouped
+        self.most = most
+
+
+class Call:
+    """One entry on its way; the future gets its reply."""
+
+    __slots__ = ("again", "entry", "future", "key", "replayable", "script", "since")
+
+    def __init__(
+        self, script: Script, key: Key | None, entry: tuple[Argument, ...], *, replayable: bool
+    ) -> None:
+        """Belong to the running loop."""
+        loop = asyncio.get_running_loop()
+        self.script = script
+        self.key = key
+        self.entry = entry
+        self.replayable = replayable
+        self.again = False
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.since = loop.time()
+
+    def fail(self, error: Exception) -> None:
+        """Tell the caller, if it still waits."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Executor:
+    """Sends script calls and hands out their replies."""
+
+    def __init__(self, source: Source, scripts: tuple[Script, ...], command_timeout: float, emit: Emit) -> None:
+        """Take where connections come from, and what to load into each."""
+        self.on_next: Callable[[Key, float], None] = lambda _key, _seconds: None
+        self.head: tuple[Argument, ...] = ()
+        self._source = source
+        self._scripts = scripts
+        self._timeout = command_timeout
+        self._emit = emit
+        self._pending: deque[Call] = deque()
+        self._flying: deque[tuple[float, list[Call]]] = deque()
+        self._wake = asyncio.Event()
+        self._wire: Wire | None = None
+        self._unloaded: list[Call] = []
+        self._problem = ""
+        self._closed = False
+
+    def call(
+        self, script: Script, key: Key | None, entry: tuple[Argument, ...], *, replayable: bool = True
+    ) -> asyncio.Future[Any]:
+        """Send an entry with the next batch.
+
+        `replayable`: it may be sent again when the connection breaks before its reply; otherwise its caller is told.
+        """
+        call = Call(script, key, entry, replayable=replayable)
+        if self._closed:
+            call.fail(self._source.failure("the limiter has ended"))
+        else:
+            self._pending.append(call)
+            self._wake.set()
+        return call.future
+
+    async def start(self) -> None:
+        """Connect for the first time, or raise RedisUnavailable."""
+        self._wire = await self._connect()
+
+    async def run(self) -> None:
+        """Serve calls for ever, over one connection after another."""
+        pause = _SHORTEST_PAUSE
+        while True:
+            try:
+                if self._wire is None:
+                    self._wire = await self._connect()
+                self._emit(Connected(what="commands", address=self._source.address))
+                pause = _SHORTEST_PAUSE
+                await self._serve(self._wire)
+            except* (*FAILURES, RateLimitError) as group:
+                self._disconnected(_first(group))
+            finally:
+                await self._drop_wire()
+            self._fail_overdue()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def close(self) -> None:
+        """Fail what is left and refuse what comes."""
+        self._closed = True
+        for call in self._all():
+            call.fail(self._source.failure("the limiter has ended"))
+        self._pending.clear()
+        self._unloaded.clear()
+        self._flying.clear()
+
+    async def _connect(self) -> Wire:
+        wire = await self._source.open()
+        try:
+            await self._load(wire)
+        except BaseException as error:
+            await wire.disconnect(nowait=True)
+            if isinstance(error, FAILURES):
+                raise self._source.failure(error) from error
+            raise
+        return wire
+
+    async def _serve(self, wire: Wire) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._write(wire))
+            group.create_task(self._read(wire))
+            group.create_task(self._watch())
+
+    async def _write(self, wire: Wire) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            while not self._pending or len(self._flying) >= _MOST_BATCHES or self._unloaded:
+                self._wake.clear()
+                await self._wake.wait()
+            packed: list[bytes] = []
+            while self._pending and len(self._flying) < _MOST_BATCHES:
+                if batch := self._next_batch():
+                    packed += wire.pack_command(*self._command(batch))
+                    self._flying.append((loop.time(), batch))
+            if packed:
+                await wire.send_packed_command(packed, check_health=False)
+
+    def _next_batch(self) -> list[Call]:
+        """Take the next calls that share a script; the order of one key's calls is kept."""
+        batch: list[Call] = []
+        while self._pending:
+            call = self._pending[0]
+            if batch and (
+                call.script is not batch[0].script
+                or not call.script.grouped
+                or len(batch) >= call.script.most
+            ):
+                break
+            self._pending.popleft()
+            # Whoever was cancelled before sending must not be charged.
+            if not call.future.cancelled():
+                batch.append(call)
+        batch.sort(key=_group_of)
+        return batch
+
+    def _command(self, batch: list[Call]) -> list[Argument]:
+        script = batch[0].script
+        if not script.grouped:
+            return ["EVALSHA", script.sha, *batch[0].entry]
+        keys: list[bytes] = []
+        arguments: list[Argument] = []
+        groups = _groups(batch)
+        for calls in groups:
+            key = calls[0].key
+            if key is None:  # pragma: no cover - grouped calls have keys
+                continue
+            keys += key.redis
+            arguments += key.arguments()
+            arguments.append(len(calls))
+            for call in calls:
+                arguments += call.entry
+        return ["EVALSHA", script.sha, len(keys), *keys, *self.head, len(groups), *arguments]
+
+    async def _read(self, wire: Wire) -> None:
+        while True:
+            reply: Any
+            try:
+                reply = await wire.read_response(disable_decoding=True, disconnect_on_error=False)
+            except ResponseError as error:
+                reply = error
+            _, batch = self._flying.popleft()
+            if isinstance(reply, NoScriptError):
+                self._unloaded += batch
+            elif isinstance(reply, Exception):
+                for call in batch:
+                    call.fail(self._source.failure(reply))
+            else:
+                self._deliver(batch, reply)
+            if self._unloaded and not self._flying:
+                await self._load(wire)
+                self._pending.extendleft(reversed(self._unloaded))
+                self._unloaded.clear()
+            self._wake.set()
+
+    async def _load(self, wire: Wire) -> None:
+        """Load all scripts; nothing else is on the wire meanwhile."""
+        packed = [
+            part
+            for script in self._scripts
+            for part in wire.pack_command("SCRIPT", "LOAD", script.source)
+        ]
+        async with asyncio.timeout(self._timeout):
+            await wire.send_packed_command(packed, check_health=False)
+            for _ in self._scripts:
+                await wire.read_response(disable_decoding=True)
+
+    def _deliver(self, batch: list[Call], reply: Any) -> None:  # noqa: ANN401 - as Redis sent it
+        if not batch[0].script.grouped:
+            if not batch[0].future.done():
+                batch[0].future.set_result(reply)
+            return
+        for calls, result in zip(_groups(batch), reply, strict=True):
+            if not isinstance(result, list):
+                for call in calls:
+                    call.fail(self._source.failure(bytes(result).decode(errors="replace")))
+                continue
+            for call, value in zip(calls, result[1:], strict=True):
+                if not call.future.done():
+                    call.future.set_result(value)
+            key = calls[0].key
+            if result[0] >= 0 and key is not None:
+                self.on_next(key, result[0] / 1e6)
+
+    async def _watch(self) -> None:
+        """Notice a server that takes calls and never answers."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._timeout / 4)
+            if self._flying and loop.time() - self._flying[0][0] > self._timeout:
+                problem = f"no answer within {self._timeout} s"
+                raise TimeoutError(problem)
+
+    async def _drop_wire(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.disconnect(nowait=True)
+
+    def _disconnected(self, error: BaseException) -> None:
+        text = str(error) or type(error).__name__
+        self._emit(Disconnected(what="commands", address=self._source.address, error=text))
+        replay = [*self._unloaded]
+        self._unloaded.clear()
+        for _, batch in self._flying:
+            for call in batch:
+                if call.replayable:
+                    call.again = True
+                    replay.append(call)
+                else:
+                    call.fail(self._source.failure(f"connection lost before the reply: {text}"))
+        self._flying.clear()
+        self._pending.extendleft(reversed(replay))
+        self._problem = text
+
+    def _fail_overdue(self) -> None:
+        oldest = asyncio.get_running_loop().time() - self._timeout
+        kept: deque[Call] = deque()
+        for call in self._pending:
+            if call.since < oldest:
+                call.fail(self._source.failure(self._problem))
+            elif not call.future.cancelled():
+                kept.append(call)
+        self._pending = kept
+
+    def _all(self) -> list[Call]:
+        return [*self._pending, *self._unloaded, *(call for _, batch in self._flying for call in batch)]
+
+
+def _group_of(call: Call) -> int:
+    return id(call.key)
+
+
+def _groups(batch: list[Call]) -> list[list[Call]]:
+    """Split a sorted batch by key."""
+    groups: list[list[Call]] = []
+    for call in batch:
+        if groups and groups[-1][0].key is call.key:
+            groups[-1].append(call)
+        else:
+            groups.append([call])
+    return groups
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Give the first plain exception of a group."""
+    error = group.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

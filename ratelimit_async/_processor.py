@@ -1,0 +1,102 @@
+"""The processor: grants waiting requests of the keys that this process drives, each at the time when it becomes possible."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+from typing import TYPE_CHECKING
+
+from ratelimit_async._errors import RedisUnavailable
+
+if TYPE_CHECKING:
+    from ratelimit_async._keys import Key
+    from ratelimit_async._scripts import Scripts
+
+__all__ = ["Processor"]
+
+
+class Processor:
+    """Sleeps until the next grant is possible or somebody wakes it, then grants."""
+
+    def __init__(self, scripts: Scripts, batch_size: int, poll_interval: float) -> None:
+        """Drive nothing yet; poll_interval in seconds."""
+        self.runs = 0
+        self.grants = 0
+        self.last_run: float | None = None
+        self.alive = False
+        self._scripts = scripts
+        self._batch_size = batch_size
+        self._poll_interval = poll_interval
+        self._due: dict[bytes, tuple[float, Key]] = {}
+        self._heap: list[tuple[float, int, bytes]] = []
+        self._order = itertools.count()
+        self._wake = asyncio.Event()
+
+    def schedule(self, key: Key, seconds: float) -> None:
+        """Look at a key's queue in so many seconds, or earlier if that was said before."""
+        due = asyncio.get_running_loop().time() + min(seconds, self._poll_interval)
+        known = self._due.get(key.driver)
+        if known is None or due < known[0]:
+            self._due[key.driver] = due, key
+            heapq.heappush(self._heap, (due, next(self._order), key.driver))
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        loop = asyncio.get_running_loop()
+        self.alive = True
+        try:
+            while True:
+                keys = self._take_due(loop.time())
+                if keys:
+                    await self._grant(keys)
+                else:
+                    await self._sleep()
+        finally:
+            self.alive = False
+
+    def look_at_all(self) -> None:
+        """Look now at every queue that this process may be driving."""
+        for _, key in list(self._due.values()):
+            self.schedule(key, 0)
+
+    async def resign(self) -> None:
+        """Give up every key that this process may be driving."""
+        keys = [key for _, key in self._due.values()]
+        self._due.clear()
+        self._heap.clear()
+        await asyncio.gather(*(self._scripts.resign(key) for key in keys))
+
+    async def _sleep(self) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._heap[0][0] if self._heap else None):
+                await self._wake.wait()
+
+    def _take_due(self, now: float) -> list[Key]:
+        keys: list[Key] = []
+        while self._heap and self._heap[0][0] <= now:
+            due, _, driver = heapq.heappop(self._heap)
+            known = self._due.get(driver)
+            # An earlier time was said since: this one is void.
+            if known is not None and known[0] == due:
+                del self._due[driver]
+                keys.append(known[1])
+        return keys
+
+    async def _grant(self, keys: list[Key]) -> None:
+        self.runs += 1
+        self.last_run = asyncio.get_running_loop().time()
+        results = await asyncio.gather(
+            *(self._scripts.grant(key, self._batch_size) for key in keys), return_exceptions=True
+        )
+        for key, granted in zip(keys, results, strict=True):
+            if isinstance(granted, BaseException):
+                self.schedule(key, self._poll_interval)
+            else:
+                self.grants += granted or 0
+        for granted in results:
+            if isinstance(granted, BaseException) and not isinstance(granted, RedisUnavailable):
+                raise granted

@@ -1,0 +1,100 @@
+"""The reply listener: one pub/sub channel per process, and one that all share.
+
+Messages are hints, never the truth: what they tell of is recorded in Redis, and asked for again on every subscription.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from ratelimit_async._connection import FAILURES
+from ratelimit_async._events import Connected, Disconnected
+
+if TYPE_CHECKING:
+    from ratelimit_async._connection import Source, Wire
+    from ratelimit_async._events import Emit
+
+__all__ = ["Listener", "Replies"]
+
+# Seconds of silence after which the server is asked, and as long again until it counts as gone.
+_SILENCE = 1.0
+
+
+class Replies(Protocol):
+    """Who is told."""
+
+    def on_ids(self, seqs: list[int]) -> None:
+        """Requests of this client were granted or dropped."""
+
+    def on_wake(self, driver: str, *, everyone: bool) -> None:
+        """Somebody should look at a queue."""
+
+    def on_pauses(self) -> None:
+        """What is paused has changed."""
+
+    async def on_subscribed(self) -> None:
+        """Messages may have been missed until now."""
+
+
+class Listener:
+    """Reads the reply channels, over one connection after another."""
+
+    def __init__(self, source: Source, channels: str, client: str, replies: Replies, emit: Emit) -> None:
+        """Listen for one client."""
+        self.subscribed = asyncio.Event()
+        self._source = source
+        self._own = f"{channels}{client}"
+        self._all = f"{channels}all"
+        self._replies = replies
+        self._emit = emit
+
+    async def run(self) -> None:
+        """Listen until the connection fails; the supervisor starts it again."""
+        wire = await self._source.open()
+        try:
+            await wire.send_packed_command(
+                wire.pack_command("SUBSCRIBE", self._own, self._all), check_health=False
+            )
+            await self._read(wire)
+        except FAILURES as error:
+            text = str(error) or f"no sign of life for {2 * _SILENCE} s"
+            self._emit(Disconnected(what="replies", address=self._source.address, error=text))
+            raise self._source.failure(text) from error
+        finally:
+            self.subscribed.clear()
+            await wire.disconnect(nowait=True)
+
+    async def _read(self, wire: Wire) -> None:
+        asked = False
+        while True:
+            try:
+                async with asyncio.timeout(_SILENCE):
+                    message = await wire.read_response(
+                        disable_decoding=True, disconnect_on_error=False
+                    )
+            except TimeoutError:
+                if asked:
+                    raise
+                asked = True
+                await wire.send_packed_command(wire.pack_command("PING"), check_health=False)
+                continue
+            asked = False
+            kind = message[0]
+            if kind == b"message":
+                self._dispatch(message[1].decode(), message[2].decode())
+            elif kind == b"subscribe" and message[1].decode() == self._all:
+                self._emit(Connected(what="replies", address=self._source.address))
+                self.subscribed.set()
+                await self._replies.on_subscribed()
+
+    def _dispatch(self, channel: str, text: str) -> None:
+        kind, _, rest = text.partition(" ")
+        if kind == "g":
+            self._replies.on_ids([int(seq) for seq in rest.split(" ")])
+        elif kind == "d":
+            self._replies.on_ids([int(rest.partition(" ")[0])])
+        elif kind == "w":
+            self._replies.on_wake(rest, everyone=channel == self._all)
+        elif kind == "p":
+            self._replies.on_pauses()

@@ -1,0 +1,340 @@
+"""Requests of this process: each waits for exactly one end, whatever happens to its caller or to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ratelimit_async._errors import (
+    QueueFull,
+    RateLimitError,
+    RequestCancelled,
+    RequestDropped,
+    RequestTimeout,
+)
+from ratelimit_async._events import (
+    Allowed,
+    Cancelled,
+    Dropped,
+    Expired,
+    Granted,
+    Queued,
+    Refunded,
+    Rejected,
+)
+from ratelimit_async._keys import encode_costs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ratelimit_async._events import Emit
+    from ratelimit_async._keys import Key
+    from ratelimit_async._scripts import Admission, Charged, Scripts
+
+__all__ = ["Requests", "Waiter"]
+
+# A script call unpacks its ids on Lua's stack; far below its end.
+_MOST_IDS = 500
+
+
+class Waiter:
+    """A request between its arrival and its end."""
+
+    __slots__ = (
+        "abandoned",
+        "costs",
+        "created",
+        "entry",
+        "estimate",
+        "granted",
+        "id",
+        "key",
+        "placed",
+        "position",
+        "priority",
+        "seq",
+        "state",
+        "timeout",
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a request consists of
+        self,
+        seq: int,
+        request_id: str,
+        key: Key,
+        costs: Mapping[str, int],
+        priority: int,
+        timeout: float | None,
+    ) -> None:
+        """Arrive now; timeout in seconds."""
+        loop = asyncio.get_running_loop()
+        self.seq = seq
+        self.id = request_id
+        self.key = key
+        self.costs = costs
+        self.priority = priority
+        self.timeout = timeout
+        self.created = loop.time()
+        self.granted: asyncio.Future[Charged] = loop.create_future()
+        self.placed: asyncio.Future[None] = loop.create_future()
+        self.state = "sent"
+        self.entry = b""
+        self.position = 0
+        self.estimate = 0.0
+        self.abandoned = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody wants the grant any more; a cancelled caller takes its future along first."""
+        return self.abandoned or self.granted.cancelled()
+
+
+class Requests:
+    """Sends requests, keeps those without an end, and ends them."""
+
+    def __init__(self, scripts: Scripts, client: str, emit: Emit) -> None:
+        """Start with none."""
+        self._scripts = scripts
+        self._client = client
+        self._emit = emit
+        self._seqs = itertools.count(1)
+        self._waiters: dict[int, Waiter] = {}
+        self._waiting: dict[Key, dict[int, Waiter]] = {}
+        self._background: set[asyncio.Future[Any]] = set()
+
+    def waits_on(self, key: Key) -> bool:
+        """Whether a request of this process is in the key's queue."""
+        return key in self._waiting
+
+    def open(
+        self,
+        key: Key,
+        costs: Mapping[str, int],
+        priority: int,
+        timeout: float | None,
+        *,
+        estimate: bool = False,
+    ) -> Waiter:
+        """Send a request; its future `granted` ends with the charge or an error."""
+        seq = next(self._seqs)
+        waiter = Waiter(seq, f"{key.label}:{self._client}.{seq}", key, costs, priority, timeout)
+        self._waiters[seq] = waiter
+        sent = self._scripts.request(
+            key, seq, priority, encode_costs(costs), timeout, estimate=estimate
+        )
+        sent.add_done_callback(partial(self._on_admission, waiter))
+        return waiter
+
+    async def wait(self, waiter: Waiter) -> Charged:
+        """Wait for the grant; a caller that is cancelled or times out leaves nothing behind."""
+        deadline = None
+        if waiter.timeout:
+            deadline = waiter.created + waiter.timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await waiter.granted
+        except TimeoutError as error:
+            if isinstance(error, RequestTimeout):
+                raise
+            self._abandon(waiter)
+            self._emit(
+                Expired(
+                    name=waiter.key.name, by=waiter.key.by, id=waiter.id, timeout=waiter.timeout or 0
+                )
+            )
+            raise RequestTimeout(waiter.key.name, waiter.timeout) from None
+        except asyncio.CancelledError:
+            self.cancel(waiter, "caller")
+            raise
+
+    def cancel(self, waiter: Waiter, reason: str) -> None:
+        """Withdraw a request whose caller no longer wants it."""
+        if self._abandon(waiter):
+            key = waiter.key
+            self._emit(Cancelled(name=key.name, by=key.by, id=waiter.id, reason=reason))
+        if not waiter.granted.done():
+            _set_error(waiter.granted, RequestCancelled(reason))
+
+    def end_all(self, reason: str) -> None:
+        """Cancel every request that has not been granted."""
+        for waiter in list(self._waiters.values()):
+            self.cancel(waiter, reason)
+
+    async def drain(self) -> None:
+        """Wait until what was sent in the background has been answered."""
+        while self._background:
+            await asyncio.wait(self._background)
+
+    def refund(self, waiter: Waiter, charged: Charged, costs: Mapping[str, int]) -> None:
+        """Give a charge back, without anybody waiting for it."""
+        self._detach(self._scripts.adjust(waiter.key, charged.stamp, costs, {}))
+        self._emit(Refunded(name=waiter.key.name, by=waiter.key.by, id=waiter.id))
+
+    def on_ids(self, seqs: Iterable[int]) -> None:
+        """Claim what a message or a sync says is there for these requests."""
+        by_key: dict[Key, list[Waiter]] = {}
+        for seq in seqs:
+            waiter = self._waiters.get(seq)
+            # Whoever is not known here has withdrawn, and its grant is given back by that.
+            if waiter is not None and waiter.state != "claiming":
+                waiter.state = "claiming"
+                by_key.setdefault(waiter.key, []).append(waiter)
+        for key, waiters in by_key.items():
+            sent = self._scripts.claim(key, [waiter.seq for waiter in waiters])
+            sent.add_done_callback(partial(self._on_claim, waiters))
+
+    async def sync(self, *, scan: bool) -> None:
+        """Renew the leases and ask for the state of everything that waits.
+
+        With `scan`, requests that Redis has forgotten go back to their places.
+        """
+        jobs: list[tuple[Key, list[int]]] = []
+        for key, waiters in self._waiting.items():
+            seqs = list(waiters)
+            jobs += [(key, seqs[i : i + _MOST_IDS]) for i in range(0, len(seqs), _MOST_IDS)]
+        await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))
+
+    async def _sync_key(self, key: Key, seqs: list[int], *, scan: bool) -> None:
+        found = await self._scripts.sync(key, seqs, scan=scan)
+        if not found.held and not scan:
+            found = await self._scripts.sync(key, seqs, scan=True)
+        self.on_ids(found.ready)
+        for seq in found.lost:
+            waiter = self._waiting.get(key, {}).get(seq)
+            if waiter is not None and waiter.state == "waiting":
+                waiter.state = "sent"
+                sent = self._scripts.requeue(key, waiter.priority, waiter.entry)
+                sent.add_done_callback(partial(self._on_admission, waiter))
+
+    def _on_admission(self, waiter: Waiter, sent: asyncio.Future[Any]) -> None:
+        error = sent.exception()
+        if error is not None:
+            self._fail(waiter, error)
+            return
+        admission = self._scripts.admission(waiter.key, sent.result())
+        name, by = waiter.key.name, waiter.key.by
+        if admission.charged is not None:
+            self._on_charged(waiter, admission.charged)
+        elif waiter.state == "ended":
+            # A message was faster than this reply.
+            return
+        elif admission.kind == "Q":
+            self._on_place(waiter, admission)
+        elif admission.kind == "G":
+            self._waiting.setdefault(waiter.key, {})[waiter.seq] = waiter
+            self.on_ids([waiter.seq])
+        elif admission.kind == "T":
+            self._emit(Expired(name=name, by=by, id=waiter.id, timeout=0.0))
+            self._fail(waiter, RequestTimeout(name, waiter.timeout))
+        else:
+            self._emit(Rejected(name=name, by=by, max_size=waiter.key.config.queue.max_size))
+            self._fail(waiter, QueueFull(name, waiter.key.config.queue.max_size))
+
+    def _on_place(self, waiter: Waiter, admission: Admission) -> None:
+        waiter.entry = admission.entry
+        if waiter.gone and waiter.state == "sent":
+            self._finish(waiter)
+            self._withdraw(waiter)
+            return
+        if waiter.state == "sent":
+            waiter.state = "waiting"
+        self._waiting.setdefault(waiter.key, {})[waiter.seq] = waiter
+        if not waiter.placed.done():
+            waiter.position = admission.position
+            waiter.estimate = admission.estimate
+            waiter.placed.set_result(None)
+            key = waiter.key
+            self._emit(Queued(name=key.name, by=key.by, id=waiter.id, position=waiter.position))
+
+    def _on_claim(self, waiters: list[Waiter], sent: asyncio.Future[Any]) -> None:
+        error = sent.exception()
+        if error is not None:
+            # The next sync asks again, for as long as the callers wait.
+            for waiter in waiters:
+                waiter.state = "waiting"
+            return
+        for waiter, reply in zip(waiters, sent.result(), strict=True):
+            record = self._scripts.record(waiter.key, reply)
+            name, by = waiter.key.name, waiter.key.by
+            if record is None:
+                waiter.state = "waiting"
+            elif isinstance(record, str):
+                if record == "overflow":
+                    self._emit(Dropped(name=name, by=by, id=waiter.id, reason=record))
+                    self._fail(waiter, RequestDropped(record))
+                else:
+                    self._emit(Cancelled(name=name, by=by, id=waiter.id, reason=record))
+                    self._fail(waiter, RequestCancelled(record))
+            else:
+                self._on_charged(waiter, record)
+
+    def _on_charged(self, waiter: Waiter, charged: Charged) -> None:
+        waited = 0.0 if waiter.state == "sent" else asyncio.get_running_loop().time() - waiter.created
+        ended = waiter.state == "ended"
+        self._finish(waiter)
+        if ended or waiter.gone:
+            self.refund(waiter, charged, waiter.costs)
+            return
+        waiter.granted.set_result(charged)
+        name, by = waiter.key.name, waiter.key.by
+        if waited:
+            self._emit(Granted(name=name, by=by, id=waiter.id, waited=waited))
+        else:
+            self._emit(Allowed(name=name, by=by))
+
+    def _abandon(self, waiter: Waiter) -> bool:
+        """Take a request out of everything, wherever it stands; whether it had not ended before."""
+        if waiter.abandoned:
+            return False
+        waiter.abandoned = True
+        if waiter.state == "waiting":
+            self._finish(waiter)
+            self._withdraw(waiter)
+        elif waiter.state == "ended":
+            granted = waiter.granted
+            if granted.cancelled() or not granted.done() or granted.exception() is not None:
+                return False
+            # Granted and cancelled in the same turn of the loop: nobody will run it.
+            self.refund(waiter, granted.result(), waiter.costs)
+        return True
+
+    def _withdraw(self, waiter: Waiter) -> None:
+        request_id = f"{self._client}.{waiter.seq}"
+        self._detach(
+            self._scripts.withdraw(waiter.key, request_id, waiter.entry, waiter.priority)
+        )
+
+    def _finish(self, waiter: Waiter) -> None:
+        waiter.state = "ended"
+        self._waiters.pop(waiter.seq, None)
+        waiting = self._waiting.get(waiter.key)
+        if waiting is not None:
+            waiting.pop(waiter.seq, None)
+            if not waiting:
+                del self._waiting[waiter.key]
+        if not waiter.placed.done():
+            waiter.placed.set_result(None)
+
+    def _fail(self, waiter: Waiter, error: BaseException) -> None:
+        self._finish(waiter)
+        if not waiter.granted.done():
+            _set_error(waiter.granted, error)
+
+    def _detach(self, sent: asyncio.Future[Any]) -> None:
+        self._background.add(sent)
+        sent.add_done_callback(self._on_detached)
+
+    def _on_detached(self, sent: asyncio.Future[Any]) -> None:
+        self._background.discard(sent)
+        with contextlib.suppress(RateLimitError, asyncio.CancelledError):
+            # What could not be given back is taken back by its lease.
+            sent.result()
+
+
+def _set_error(future: asyncio.Future[Any], error: BaseException) -> None:
+    future.set_exception(error)
+    # A ticket that nobody awaits is no unhandled error.
+    future.exception()

@@ -1,0 +1,201 @@
+"""What lives between entering and leaving a limiter: its parts, the tasks that run them, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from ratelimit_async._errors import NotStarted, RateLimitError, WrongEventLoop
+from ratelimit_async._executor import Executor
+from ratelimit_async._grants import Running
+from ratelimit_async._processor import Processor
+from ratelimit_async._replies import Listener
+from ratelimit_async._requests import Requests
+from ratelimit_async._scripts import ALL, Scripts
+from ratelimit_async._supervision import supervise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ratelimit_async._connection import Source
+    from ratelimit_async._events import Emit
+    from ratelimit_async._keys import Key, KeyNames
+    from ratelimit_async._settings import Settings
+
+__all__ = ["Session"]
+
+
+class Session:
+    """The running half of a limiter; belongs to one event loop."""
+
+    def __init__(
+        self,
+        source: Source,
+        names: KeyNames,
+        settings: Settings,
+        emit: Emit,
+        key_of: Callable[[str, str | None], Key],
+    ) -> None:
+        """Build the parts; `key_of` gives the key of a name and subject."""
+        self.loop = asyncio.get_running_loop()
+        self.client = secrets.token_urlsafe(8)
+        self.running = Running()
+        self.tickets: set[asyncio.Task[Any]] = set()
+        self._source = source
+        self._names = names
+        self._settings = settings
+        self._emit = emit
+        self._key_of = key_of
+        self.executor = Executor(source, tuple(ALL.values()), settings.command_timeout, emit)
+        driver_lease = 2 * settings.poll_interval if settings.processor else 0.0
+        self.scripts = Scripts(
+            self.executor, names.channels, self.client, settings.lease, driver_lease
+        )
+        self.requests = Requests(self.scripts, self.client, emit)
+        self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval)
+        self.listener = Listener(source, names.channels, self.client, self, emit)
+        self.executor.on_next = self.processor.schedule
+        self._ready: asyncio.Future[None] = self.loop.create_future()
+        self._stop = asyncio.Event()
+        self._open = False
+        self._changes: set[asyncio.Task[None]] = set()
+        self._runner = asyncio.create_task(self._run(), name="ratelimit_async")
+
+    async def start(self) -> None:
+        """Wait until requests can be taken, or raise RedisUnavailable."""
+        try:
+            await asyncio.shield(self._ready)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End all, in order; goes on by itself when its caller is cancelled."""
+        self._open = False
+        self._stop.set()
+        with contextlib.suppress(RateLimitError):
+            await asyncio.shield(self._runner)
+
+    def check(self) -> None:
+        """Refuse use from elsewhere, or before the start or after the end."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise WrongEventLoop
+        if not self._open:
+            raise NotStarted
+
+    @property
+    def replies_alive(self) -> bool:
+        """Whether the reply channel is subscribed."""
+        return self.listener.subscribed.is_set()
+
+    @property
+    def processor_alive(self) -> bool:
+        """Whether the processor runs, and is not waiting to be restarted."""
+        return self.processor.alive
+
+    def on_ids(self, seqs: list[int]) -> None:
+        """Pass on."""
+        self.requests.on_ids(seqs)
+
+    def on_wake(self, driver: str, *, everyone: bool) -> None:
+        """Look at a queue, if this process may; of all that hear a call to everyone, the first gets it."""
+        found = self._names.parse_driver(driver)
+        if found is None or not self._settings.processor:
+            return
+        with contextlib.suppress(RateLimitError):
+            # A process without a configuration for this name cannot grant for it.
+            self.processor.schedule(self._key_of(*found), random.random() * 0.02 if everyone else 0)  # noqa: S311
+
+    def on_pauses(self) -> None:
+        """Read again what is paused, and look at the queues of what no longer is."""
+        task = asyncio.create_task(self._read_pauses())
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+
+    async def on_subscribed(self) -> None:
+        """Catch up with what was said while nobody listened."""
+        task = asyncio.create_task(self._catch_up())
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+
+    async def _catch_up(self) -> None:
+        await self._read_pauses()
+        with contextlib.suppress(RateLimitError):
+            await self.requests.sync(scan=True)
+
+    async def _read_pauses(self) -> None:
+        # Without an answer the timer asks again.
+        with contextlib.suppress(RateLimitError):
+            self.set_paused(await self.scripts.control(self._names.control, "read"))
+
+    def set_paused(self, fields: set[str]) -> None:
+        """Take over what is paused everywhere."""
+        if fields != self._names.paused:
+            self._names.paused.clear()
+            self._names.paused.update(fields)
+            self.processor.look_at_all()
+
+    async def _run(self) -> None:
+        settings = self._settings
+        try:
+            await self.executor.start()
+        except BaseException as error:
+            self._ready.set_exception(error)
+            self._ready.exception()
+            return
+        async with asyncio.TaskGroup() as group:
+
+            def start(what: str, run: Callable[[], Any]) -> asyncio.Task[None]:
+                return group.create_task(supervise(what, run, self._emit), name=f"ratelimit_async {what}")
+
+            executor = start("executor", self.executor.run)
+            others = [start("listener", self.listener.run), start("timer", self._tick)]
+            if settings.processor:
+                others.append(start("processor", self.processor.run))
+            try:
+                async with asyncio.timeout(settings.connect_timeout):
+                    await self.listener.subscribed.wait()
+                    await self._read_pauses()
+                self._open = True
+                self._ready.set_result(None)
+                await self._stop.wait()
+                await self._end(others)
+            except TimeoutError as error:
+                failure = self._source.failure(error)
+                self._ready.set_exception(failure)
+                self._ready.exception()
+            finally:
+                self._open = False
+                self.executor.close()
+                for task in (*others, executor):
+                    task.cancel()
+
+    async def _tick(self) -> None:
+        """Renew leases and ask for what no message told; also the safety net for pauses."""
+        while True:
+            await asyncio.sleep(self._settings.lease / 3 * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
+            await self._read_pauses()
+            with contextlib.suppress(RateLimitError):
+                await self.requests.sync(scan=False)
+
+    async def _end(self, others: list[asyncio.Task[None]]) -> None:
+        """Withdraw what waits, let finish what runs, give back what nobody took, hand over the keys."""
+        settings = self._settings
+        self.requests.end_all("shutdown")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(settings.shutdown_timeout):
+                await self.running.idle.wait()
+        for task in self.tickets:
+            task.cancel()
+        if self.tickets:
+            await asyncio.wait(self.tickets, timeout=settings.command_timeout)
+        for task in (*others, *self._changes):
+            task.cancel()
+        await asyncio.wait(others)
+        with contextlib.suppress(TimeoutError, RateLimitError):
+            async with asyncio.timeout(settings.command_timeout):
+                await self.requests.drain()
+                await self.processor.resign()

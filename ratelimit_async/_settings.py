@@ -1,0 +1,49 @@
+"""How a limiter behaves: its settings, checked."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from ratelimit_async._errors import ConfigurationError
+
+__all__ = ["Settings"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What RateLimiter takes beside its limits; times in seconds."""
+
+    prefix: str = "rl"
+    processor: bool = True
+    batch_size: int = 100
+    poll_interval: float = 1.0
+    lease: float = 5.0
+    connect_timeout: float = 5.0
+    command_timeout: float = 5.0
+    shutdown_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if not isinstance(self.prefix, str) or not 0 < len(self.prefix) <= 64:  # noqa: PLR2004
+            raise ConfigurationError("prefix", self.prefix, "must be a text of 1 to 64 characters")
+        if not isinstance(self.processor, bool):
+            raise ConfigurationError("processor", self.processor, "must be True or False")
+        size = self.batch_size
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 1000:  # noqa: PLR2004
+            raise ConfigurationError("batch_size", size, "must be a whole number from 1 to 1000")
+        for field, least in (
+            ("poll_interval", 0.01),
+            ("lease", 0.1),
+            ("connect_timeout", 0.01),
+            ("command_timeout", 0.01),
+            ("shutdown_timeout", 0.0),
+        ):
+            value = getattr(self, field)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not math.isfinite(value)
+                or not least <= value <= 86_400  # noqa: PLR2004 - a day
+            ):
+                raise ConfigurationError(field, value, f"must be seconds from {least} to 86400")

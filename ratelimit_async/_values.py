@@ -1,0 +1,110 @@
+"""Decisions and other values that calls answer with."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from ratelimit_async._errors import RateLimitExceeded
+from ratelimit_async._limits import Limit
+
+__all__ = ["Decision", "Health", "LimitStatus", "ProcessorStatus", "QueueStatus", "Reason", "Status"]
+
+Reason: TypeAlias = Literal["ok", "limit", "queue", "paused"]
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a check.
+
+    Args:
+        allowed: Whether the call may go ahead.
+        reason: `"ok"`; `"limit"`: a limit is used up; `"queue"`: others wait for this key; `"paused"`.
+        limit: The limit that binds: the one that denies for longest, or, when allowed, the one nearest to its end.
+        remaining: What is left of that limit, in its unit.
+        retry_after: Seconds until the same call can pass, if nobody else comes; 0 when allowed, None when not known.
+        reset_after: Seconds until that limit is unused again.
+        source: Who decided.
+    """
+
+    allowed: bool
+    reason: Reason
+    limit: Limit
+    remaining: int
+    retry_after: float | None
+    reset_after: float
+    source: Literal["redis"] = "redis"
+
+    def raise_if_denied(self) -> None:
+        """Turn a denial into an exception.
+
+        Raises:
+            RateLimitExceeded: If the decision is a denial; it carries this decision.
+        """
+        if not self.allowed:
+            raise RateLimitExceeded(self)
+
+
+class LimitStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit now: used and remaining in its unit; `reset_after`, seconds until it is unused again."""
+
+    limit: Limit
+    used: int
+    remaining: int
+    reset_after: float
+
+
+class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A key's queue now; waits in seconds; `estimated_wait` is that of one more request of normal priority and cost 1."""
+
+    depth: int
+    depth_by_priority: tuple[int, ...]
+    oldest_wait: float
+    estimated_wait: float
+
+
+class ProcessorStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Who grants: `active`, whether any process drives this key now; the rest is this process' own processor.
+
+    `last_run` is seconds since it last looked at any queue, None if it never did; `runs` and `grants` count all keys.
+    """
+
+    active: bool
+    last_run: float | None
+    runs: int
+    grants: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """A key's limits, queue and processor now."""
+
+    name: str
+    by: str | None
+    paused: bool
+    limits: tuple[LimitStatus, ...]
+    queue: QueueStatus
+    processor: ProcessorStatus
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How a limiter is.
+
+    Args:
+        ok: Redis answers and every part of the limiter runs.
+        redis: Whether Redis answered.
+        latency: Seconds that the answer took, None without one.
+        address: The Redis in question.
+        replies: Whether the reply channel is subscribed.
+        processor: Whether the processor runs; None where it is switched off.
+        scripts: The scripts' SHA1 digests by name.
+        error: What went wrong, "" if nothing.
+    """
+
+    ok: bool
+    redis: bool
+    latency: float | None
+    address: str
+    replies: bool
+    processor: bool | None
+    scripts: dict[str, str]
+    error: str
