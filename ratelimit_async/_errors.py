@@ -1,0 +1,174 @@
+"""All errors; a leaf. *Not yet* (RateLimitExceeded, RequestTimeout) and *never* (CostExceedsLimit) differ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ratelimit_async._values import Decision
+
+__all__ = [
+    "ConfigurationError",
+    "CostExceedsLimit",
+    "NotStarted",
+    "QueueFull",
+    "RateLimitError",
+    "RateLimitExceeded",
+    "RedisUnavailable",
+    "RequestCancelled",
+    "RequestDropped",
+    "RequestTimeout",
+    "UnknownRequest",
+    "WrongEventLoop",
+]
+
+_LONGEST = 100
+
+
+class RateLimitError(Exception):
+    """The root of all errors of this library; its arguments are its attributes, so it pickles."""
+
+
+class ConfigurationError(RateLimitError, ValueError):
+    """Something given cannot be used; names the field and the value."""
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        """Keep all three."""
+        super().__init__(field, value, problem)
+        self.field = field
+        self.value = value
+        self.problem = problem
+
+    def __str__(self) -> str:
+        """Name field, problem and value."""
+        value = repr(self.value)
+        if len(value) > _LONGEST:
+            value = f"{value[:_LONGEST]}..."
+        return f"{self.field}: {self.problem} (got {value})"
+
+
+class RateLimitExceeded(RateLimitError):  # noqa: N818 - what the field calls it
+    """A check was denied; `decision` says why and until when."""
+
+    def __init__(self, decision: Decision) -> None:
+        """Keep the decision."""
+        super().__init__(decision)
+        self.decision = decision
+
+    def __str__(self) -> str:
+        """Say when it can pass."""
+        retry = self.decision.retry_after
+        when = "" if retry is None else f"; retry after {retry:.3f} s"
+        return f"rate limit {str(self.decision.limit)!r} denied this call ({self.decision.reason}){when}"
+
+
+class RequestTimeout(RateLimitError, TimeoutError):
+    """A request was not granted in time; it has not run and costs nothing."""
+
+    def __init__(self, name: str, timeout: float | None) -> None:
+        """Keep whose it was and its timeout, s."""
+        super().__init__(name, timeout)
+        self.name = name
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        """Say how long it waited."""
+        return f"request for {self.name!r} was not granted within {self.timeout} s"
+
+
+class CostExceedsLimit(RateLimitError):  # noqa: N818
+    """A cost that a limit can never allow, however long one waits."""
+
+    def __init__(self, cost: int, unit: str, limit: str) -> None:
+        """Keep the cost, its unit and the limit."""
+        super().__init__(cost, unit, limit)
+        self.cost = cost
+        self.unit = unit
+        self.limit = limit
+
+    def __str__(self) -> str:
+        """Name the limit."""
+        return f"a cost of {self.cost} {self.unit} can never pass the limit {self.limit!r}"
+
+
+class QueueFull(RateLimitError):  # noqa: N818
+    """The queue holds as many as it may."""
+
+    def __init__(self, name: str, max_size: int) -> None:
+        """Keep whose queue it is and its bound."""
+        super().__init__(name, max_size)
+        self.name = name
+        self.max_size = max_size
+
+    def __str__(self) -> str:
+        """Name the queue."""
+        return f"the queue of {self.name!r} is full ({self.max_size} requests wait)"
+
+
+class RequestDropped(RateLimitError):  # noqa: N818
+    """A waiting request had to go, for the reason given."""
+
+    def __init__(self, reason: str) -> None:
+        """Keep the reason."""
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Give the reason."""
+        return f"the request was dropped: {self.reason}"
+
+
+class RequestCancelled(RateLimitError):  # noqa: N818
+    """A waiting request was cancelled by somebody else than its caller."""
+
+    def __init__(self, reason: str) -> None:
+        """Keep the reason."""
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Give the reason."""
+        return f"the request was cancelled: {self.reason}"
+
+
+class UnknownRequest(RateLimitError, LookupError):  # noqa: N818
+    """No request of this id waits."""
+
+    def __init__(self, id: object) -> None:  # noqa: A002 - as the attribute
+        """Keep the id."""
+        super().__init__(id)
+        self.id = id
+
+    def __str__(self) -> str:
+        """Name it."""
+        return f"no request {self.id!r} waits here"
+
+
+class RedisUnavailable(RateLimitError, ConnectionError):  # noqa: N818
+    """Redis cannot be reached, does not answer, or refuses."""
+
+    def __init__(self, address: str, problem: str) -> None:
+        """Keep which Redis and what is wrong."""
+        super().__init__(address, problem)
+        self.address = address
+        self.problem = problem
+
+    def __str__(self) -> str:
+        """Name the address."""
+        return f"Redis at {self.address}: {self.problem}"
+
+
+class NotStarted(RateLimitError, RuntimeError):  # noqa: N818
+    """The limiter was used before it was entered or after it was left."""
+
+    def __str__(self) -> str:
+        """Say what to do."""
+        return "the limiter is not running: use it inside `async with limiter:`"
+
+
+class WrongEventLoop(RateLimitError, RuntimeError):  # noqa: N818
+    """The limiter was used from another event loop than the one it was entered in."""
+
+    def __str__(self) -> str:
+        """Say what to do."""
+        return "the limiter belongs to another event loop: enter it in the loop that uses it"
