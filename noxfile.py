@@ -1,0 +1,80 @@
+"""The only way in: `nox` runs the gates and the tests, `nox -s demo` and `nox -s bench` what they say."""
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "typing", "tests"]
+
+HERE = Path(__file__).parent
+
+
+def _need_redis(session: nox.Session) -> None:
+    """Find a redis-server, or install Debian's as root."""
+    if shutil.which("redis-server"):
+        return
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run("apt-get", "install", "-y", "-qq", "redis-server", external=True)
+        return
+    session.error("no redis-server found: install it first, e.g. sudo apt-get install redis-server")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, with every exception reasoned in pyproject.toml."""
+    session.install("ruff>=0.14")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Types, by two checkers, of the package and of a user's code."""
+    session.install("-e", ".[lint]")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole suite on the installed wheel, from a directory without the sources, with coverage."""
+    _need_redis(session)
+    session.install("build")
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist), silent=True)
+    (wheel,) = dist.glob("*.whl")
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+    session.install(f"{wheel}[test]")
+    place = Path(session.create_tmp()) / "away"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for name in ("tests", "bench", "docs"):
+        shutil.copytree(HERE / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(HERE / name, place / name)
+    session.chdir(place)
+    cover = [] if session.posargs else ["--cov", "--cov-report="]
+    session.run("python", "-m", "pytest", *cover, *session.posargs)
+    if cover:
+        session.run("coverage", "report")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job, to look at."""
+    session.install(".[cli,embedded]")
+    session.run("ratelimit-async", "demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, side by side in one run."""
+    _need_redis(session)
+    session.install(".[test]")
+    session.run("python", "-m", "bench", *session.posargs)

@@ -1,0 +1,64 @@
+"""What tests share beside their fixtures."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import redis.asyncio
+
+from ratelimit_async._connection import embedded_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def eventually(predicate: Callable[[], Any], bound: float = 10.0) -> Any:
+    """Poll until something is true; at the bound, fail."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + bound
+    while True:
+        value = predicate()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return value
+        assert loop.time() < end, f"not within {bound} s: {inspect.getsource(predicate).strip()}"
+        await asyncio.sleep(0.01)
+
+
+def client_of(url: str) -> redis.asyncio.Redis:
+    """Look at the server behind a URL with a client of the test's own."""
+    if url.startswith("memory://"):
+        from fakeredis import FakeAsyncRedis
+
+        return FakeAsyncRedis(server=embedded_server(url.removeprefix("memory://")), decode_responses=True)
+    return redis.asyncio.Redis.from_url(url, decode_responses=True)
+
+
+async def leftovers(url: str) -> dict[str, list[str]]:
+    """What Redis still holds: keys that would stay for ever, and keys in which somebody waits."""
+    client = client_of(url)
+    for_ever, waiting = [], []
+    async for key in client.scan_iter():
+        if await client.pttl(key) == -1:
+            for_ever.append(key)
+        if key.rpartition(":")[2][0] in "qrl":
+            waiting.append(key)
+    await client.aclose()
+    return {"for ever": for_ever, "waiting": waiting}
+
+
+CLEAN: dict[str, list[str]] = {"for ever": [], "waiting": []}
+
+
+def most_in_any_window(stamps: list[float], period: float) -> int:
+    """Count the most stamps in any half-open window of that length."""
+    stamps = sorted(stamps)
+    most = start = 0
+    for end, stamp in enumerate(stamps):
+        while stamp - stamps[start] >= period:
+            start += 1
+        most = max(most, end - start + 1)
+    return most

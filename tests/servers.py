@@ -1,0 +1,89 @@
+"""Real redis-servers for tests: on free ports of 127.0.0.1, gone with the test process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from typing import Any, Self
+
+import redis
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisServer:
+    """One redis-server of a test's own."""
+
+    def __init__(self, *options: str, appendonly: bool = False) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._directory = tempfile.mkdtemp()
+        self._options = [*options, "--appendonly", "yes" if appendonly else "no"]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client = redis.Redis(
+            port=self.port, decode_responses=True, protocol=2, socket_connect_timeout=1
+        )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        self._process = subprocess.Popen(
+            [*command, "--dir", self._directory, *self._options],
+            stdout=subprocess.DEVNULL,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads before exec
+        )
+        for _ in range(1000):
+            with contextlib.suppress(redis.RedisError):
+                if self.client.ping():
+                    return
+            time.sleep(0.01)
+        pytest_error = "redis-server did not start"
+        raise RuntimeError(pytest_error)
+
+    def call(self, *command: str | int) -> Any:
+        return self.client.execute_command(*command)
+
+    def stop(self) -> None:
+        self.client.close()
+        self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def suspend(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
