@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 import uuid
@@ -26,14 +25,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def pytest_configure() -> None:
     if not shutil.which("redis-server"):
         pytest.exit("no redis-server on the PATH: install it, e.g. apt-get install redis-server", 2)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        function = getattr(item, "function", None)
-        inner = getattr(getattr(function, "hypothesis", None), "inner_test", function)
-        if inspect.iscoroutinefunction(inner):
-            item.add_marker(pytest.mark.anyio)
 
 
 @pytest.fixture(scope="session")

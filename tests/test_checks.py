@@ -1,0 +1,213 @@
+"""hit and check: one decision, exact times, all limits or none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit_async import (
+    ConfigurationError,
+    CostExceedsLimit,
+    Decision,
+    Limit,
+    RateLimiter,
+    RateLimitExceeded,
+)
+from tests.helpers import client_of, eventually, leftovers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+async def test_a_hit_takes_and_a_check_only_looks(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "2/minute"}) as limiter:
+        for remaining in (1, 0):
+            assert (await limiter.check("a")).allowed
+            decision = await limiter.hit("a")
+            assert (decision.allowed, decision.reason, decision.remaining) == (True, "ok", remaining)
+        for ask in (limiter.hit, limiter.check):
+            decision = await ask("a")
+            assert (decision.allowed, decision.reason, decision.remaining) == (False, "limit", 0)
+            assert decision.retry_after is not None
+            assert 0 < decision.retry_after <= 60.06
+            with pytest.raises(RateLimitExceeded) as caught:
+                decision.raise_if_denied()
+            assert caught.value.decision is decision
+
+
+async def test_an_allowed_decision_does_not_raise(url: str) -> None:
+    async with RateLimiter(url) as limiter:
+        decision = await limiter.hit("anything")
+        assert decision.raise_if_denied() is None
+        assert decision.limit == Limit(100, 60)
+        assert decision.retry_after == 0
+
+
+async def test_denied_hits_charge_nothing(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "2/minute"}) as limiter:
+        for _ in range(5):
+            await limiter.hit("a")
+        assert (await limiter.status("a")).limits[0].used == 2
+
+
+async def test_several_limits_are_charged_all_or_none_each_with_its_own_cost(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "5/minute; 100 tokens/minute; 9/hour fixed_window"}) as limiter:
+        assert (await limiter.hit("a", cost={"tokens": 90})).allowed
+        denied = await limiter.hit("a", cost={"tokens": 11})
+        assert not denied.allowed
+        assert denied.limit.unit == "tokens"
+        assert denied.remaining == 10
+        assert [limit.used for limit in (await limiter.status("a")).limits] == [1, 90, 1]
+        assert (await limiter.hit("a", cost={"tokens": 10})).allowed
+        assert (await limiter.hit("a", cost={"requests": 0, "tokens": 0})).allowed
+        assert [limit.used for limit in (await limiter.status("a")).limits] == [2, 100, 2]
+
+
+async def test_the_limit_that_denies_for_longest_binds(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "1/second; 1/hour"}) as limiter:
+        await limiter.hit("a")
+        denied = await limiter.hit("a")
+        assert denied.limit == Limit(1, 3600)
+        assert denied.retry_after is not None
+        assert denied.retry_after > 3000
+
+
+async def test_a_cost_that_can_never_pass_is_refused_at_once(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "5/minute"}) as limiter:
+        for call in (
+            limiter.hit("a", cost=6),
+            limiter.check("a", cost=6),
+            limiter.request("a", asyncio.sleep, 0, cost=6),
+        ):
+            with pytest.raises(CostExceedsLimit, match="6 requests can never pass the limit '5/minute'"):
+                await call
+
+
+async def test_subjects_and_names_have_their_own_counters(url: str) -> None:
+    async with RateLimiter(url, default="1/minute") as limiter:
+        for name, by in (("a", None), ("a", "x"), ("a", "y"), ("b", None), ("a", 7)):
+            assert (await limiter.hit(name, by=by)).allowed
+            assert not (await limiter.hit(name, by=by)).allowed
+        assert not (await limiter.hit("a", by="7")).allowed
+
+
+hostile = st.text(st.one_of(st.sampled_from(":{}* \n\r\0%/\\[]é\ud800💥|.-"), st.characters()), min_size=1, max_size=12)
+
+
+@given(st.lists(st.tuples(hostile, st.none() | hostile), min_size=1, max_size=6, unique=True))
+async def test_no_name_or_subject_reaches_another_key(url: str, pairs: list[tuple[str, str | None]]) -> None:
+    async with RateLimiter(url, default="1/minute") as limiter:
+        for name, by in pairs:
+            await limiter.reset(name, by=by)
+        for name, by in pairs:
+            assert (await limiter.hit(name, by=by)).allowed, (name, by)
+        for name, by in pairs:
+            assert not (await limiter.hit(name, by=by)).allowed, (name, by)
+
+
+async def test_every_key_carries_one_hash_tag_and_ends_by_itself(url: str) -> None:
+    async with RateLimiter(url, limits={"a:{b}": "3/minute; 9/hour fixed_window"}) as limiter:
+        await limiter.hit("a:{b}", by="{x}:")
+        keys = [key async for key in client_of(url).scan_iter()]
+        assert keys
+        assert all(key.count("{") == key.count("}") == 1 for key in keys)
+        assert (await leftovers(url))["for ever"] == []
+
+
+async def test_changing_a_limit_keeps_what_is_counted(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "5/minute"}) as limiter:
+        await limiter.hit("a", cost=4)
+    async with RateLimiter(url, limits={"a": "10/30 seconds"}) as limiter:
+        assert (await limiter.status("a")).limits[0].used == 4
+
+
+async def test_reset_forgets_what_is_counted(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "1/minute; 1/hour fixed_window"}) as limiter:
+        await limiter.hit("a")
+        await limiter.hit("a", by="x")
+        await limiter.reset("a")
+        assert (await limiter.hit("a")).allowed
+        assert not (await limiter.hit("a", by="x")).allowed
+
+
+@pytest.mark.parametrize("limit", ["3 per 0.3 seconds", "3 per 0.3 seconds fixed_window"])
+async def test_after_exactly_retry_after_the_same_call_passes(url: str, limit: str) -> None:
+    async with RateLimiter(url, limits={"a": limit}) as limiter:
+        for _ in range(3):
+            denied = await _until_denied(lambda: limiter.hit("a"))
+            assert denied.retry_after is not None
+            await asyncio.sleep(denied.retry_after)
+            assert (await limiter.hit("a")).allowed
+
+
+async def _until_denied(hit: Callable[[], Awaitable[Decision]]) -> Decision:
+    while (decision := await hit()).allowed:
+        pass
+    return decision
+
+
+async def test_a_window_of_many_hits_stays_small(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "1000000/second"}) as limiter:
+        for _ in range(30):
+            await asyncio.gather(*(limiter.hit("a") for _ in range(100)))
+        client = client_of(url)
+        (key,) = [key async for key in client.scan_iter() if ":sw:" in key]
+        assert await client.zcard(key) <= 1001
+        assert (await limiter.status("a")).limits[0].used <= 3000
+
+
+async def test_the_window_never_holds_more_than_its_buckets(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "1000000 per 0.01 seconds"}) as limiter:
+        client = client_of(url)
+        for _ in range(300):
+            await limiter.hit("a")
+            keys = [key async for key in client.scan_iter() if ":sw:" in key]
+            assert [await client.zcard(key) <= 1001 for key in keys] == [True] * len(keys)
+        await eventually(lambda: _is_unused(limiter))
+
+
+async def _is_unused(limiter: RateLimiter) -> bool:
+    return (await limiter.status("a")).limits[0].used == 0
+
+
+async def test_nobody_is_charged_who_was_cancelled_before_sending(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "5/minute"}) as limiter:
+        task = asyncio.create_task(limiter.hit("a"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert (await limiter.status("a")).limits[0].used == 0
+
+
+async def test_a_foreign_value_in_a_key_hurts_only_its_own_callers(url: str) -> None:
+    async with RateLimiter(url, default="5/minute") as limiter:
+        await limiter.hit("good")
+        client = client_of(url)
+        (key,) = [key async for key in client.scan_iter() if ":sw:" in key]
+        await client.set(key.replace("good", "bad"), "nonsense")
+        good, bad = await asyncio.gather(limiter.hit("good"), limiter.hit("bad"), return_exceptions=True)
+        assert isinstance(good, Decision)
+        assert isinstance(bad, ConnectionError)
+        assert "WRONGTYPE" in str(bad)
+
+
+async def test_a_nonsense_fixed_window_is_named(url: str) -> None:
+    async with RateLimiter(url, default="5/minute fixed_window") as limiter:
+        await limiter.hit("good")
+        client = client_of(url)
+        (key,) = [key async for key in client.scan_iter() if ":fw:" in key]
+        await client.set(key, "nonsense")
+        with pytest.raises(ConnectionError, match="holds something else than a fixed window"):
+            await limiter.hit("good")
+
+
+async def test_a_name_that_is_no_text_is_refused_before_redis_is_asked(url: str) -> None:
+    async with RateLimiter(url) as limiter:
+        with pytest.raises(ConfigurationError, match="name: must be a text of 1 to 256 characters"):
+            await limiter.check("")

@@ -1,0 +1,125 @@
+"""Limits: what can be written, and what every mistake says."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit_async import ConfigurationError, Limit
+from ratelimit_async._limits import decode_limits, parse_limits
+
+TEXTS = {
+    "500/minute": [Limit(500, 60)],
+    "100/m": [Limit(100, 60)],
+    "5/10 seconds": [Limit(5, 10)],
+    "100 per 30 seconds": [Limit(100, 30)],
+    "100 per minute": [Limit(100, 60)],
+    "30000 tokens/minute": [Limit(30000, 60, unit="tokens")],
+    "  1_000 / DAY ": [Limit(1000, 86400)],
+    "7/week": [Limit(7, 604800)],
+    "1/250ms": [Limit(1, 0.25)],
+    "2 per 0.5 seconds": [Limit(2, 0.5)],
+    "1000/day fixed_window": [Limit(1000, 86400, "fixed_window")],
+    "500/minute; 30000 tokens/minute": [Limit(500, 60), Limit(30000, 60, unit="tokens")],
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_is_read_as_limits(text: str) -> None:
+    assert list(parse_limits(text, "limits")) == TEXTS[text]
+
+
+limits = st.builds(
+    Limit,
+    amount=st.integers(1, 2**40),
+    period=st.one_of(
+        st.sampled_from([1, 60, 3600, 86400, 604800]),
+        st.floats(0.001, 1e8, allow_nan=False),
+    ),
+    algorithm=st.sampled_from(["sliding_window", "fixed_window"]),
+    unit=st.sampled_from(["requests", "tokens", "a_1"]),
+)
+
+
+@given(limits)
+def test_the_text_of_a_limit_reads_back_as_the_same_limit(limit: Limit) -> None:
+    assert parse_limits(str(limit), "limits") == (limit,)
+
+
+@given(st.one_of(st.text(), st.text("0123456789 per/;secondmiut_.", max_size=30)))
+def test_no_text_gives_anything_but_limits_or_a_configuration_error(text: str) -> None:
+    try:
+        assert parse_limits(text, "limits")
+    except ConfigurationError as error:
+        assert error.field.startswith("limits")
+        assert error.value == text
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "problem"),
+    [
+        ("", "x", "cannot be read"),
+        ("500/minute;", "x", "cannot be read"),
+        ("0/minute", "x.amount", "whole number"),
+        ("0.5/minute", "x", "cannot be read"),
+        ("-5/minute", "x", "cannot be read"),
+        ("5/fortnight", "x", "no period"),
+        ("5/0 seconds", "x.period", "must be seconds"),
+        ("5/minute leaky", "x.algorithm", "must be one of"),
+        ("10/second burst 20", "x", "not available in this version"),
+        ("20 concurrent", "x", "not available in this version"),
+        ("5/second token_bucket", "x.algorithm", "not available in this version"),
+        ((0, 60), "x.amount", "whole number"),
+        ((-1, 60), "x.amount", "whole number"),
+        ((True, 60), "x.amount", "whole number"),
+        ((1.5, 60), "x.amount", "whole number"),
+        ((5, 0), "x.period", "must be seconds"),
+        ((5, -1.0), "x.period", "must be seconds"),
+        ((5, float("nan")), "x.period", "must be seconds"),
+        ((5, "minute"), "x.period", "must be seconds"),
+        ([], "x", "no limit"),
+        (None, "x", "must be a text"),
+        (b"5/minute", "x", "must be a text"),
+        ({"amount": 5}, "x.period", "is missing"),
+        ({"amount": 5, "period": 1, "perod": 2}, "x.perod", "is not one of"),
+        ({"amount": 5, "period": 1, "unit": "To kens"}, "x.unit", "must be a word"),
+        (["5/minute", (7, 60)], "x", "twice"),
+        (["5/minute", "7/hour", (0, 1)], "x[2].amount", "whole number"),
+        ([(n, n) for n in range(1, 11)], "x", "more than 8"),
+    ],
+)
+def test_a_mistake_names_the_field_and_the_value(spec: Any, field: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        decode_limits(spec, "x")
+    assert caught.value.field == field
+    assert problem in str(caught.value)
+
+
+def test_all_forms_of_a_limit_are_one() -> None:
+    forms: list[object] = [
+        "500/minute",
+        (500, 60),
+        (500, timedelta(minutes=1)),
+        {"amount": 500, "period": 60},
+        Limit(500, 60),
+        Limit.per_minute(500),
+        ["500/minute"],
+    ]
+    assert {decode_limits(form, "x") for form in forms} == {(Limit(500, 60),)}
+
+
+def test_named_constructors_say_their_period() -> None:
+    constructors = [Limit.per_second, Limit.per_minute, Limit.per_hour, Limit.per_day]
+    assert [make(2).period for make in constructors] == [1, 60, 3600, 86400]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [({"algorithm": "magic"}, "algorithm"), ({"algorithm": "concurrent"}, "algorithm"), ({"unit": ""}, "unit")],
+)
+def test_a_limit_checks_its_own_fields(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Limit(5, 1.0, **fields)
+    assert caught.value.field == field

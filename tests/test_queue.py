@@ -1,0 +1,402 @@
+"""The queue: order, bounds, ends; one process or several."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ratelimit_async import (
+    Event,
+    QueueConfig,
+    QueueFull,
+    RateLimitConfig,
+    RateLimiter,
+    RequestCancelled,
+    RequestDropped,
+    RequestTimeout,
+    UnknownRequest,
+)
+from tests.helpers import CLEAN, eventually, leftovers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SHORT = "2 per 0.2 seconds"
+
+
+@pytest.fixture
+async def limiter(url: str) -> AsyncIterator[RateLimiter]:
+    """One whose name `full` is used up for long, and `short` for moments."""
+    small = QueueConfig(max_size=2)
+    dropping = QueueConfig(max_size=2, overflow="drop_oldest")
+    limits = {
+        "full": "1/minute",
+        "short": SHORT,
+        "small": RateLimitConfig("1/minute", small),
+        "dropping": RateLimitConfig("1/minute", dropping),
+        "tokens": "100/minute; 10 tokens/minute",
+    }
+    async with RateLimiter(url, limits=limits) as made:
+        for name in ("full", "small", "dropping"):
+            await made.hit(name)
+        yield made
+    await eventually(lambda: _is_clean(url))
+
+
+async def _is_clean(url: str) -> bool:
+    return await leftovers(url) == CLEAN
+
+
+async def number(n: int) -> int:
+    return n
+
+
+async def depth(limiter: RateLimiter, name: str) -> int:
+    return (await limiter.status(name)).queue.depth
+
+
+async def test_a_request_that_may_run_runs_at_once(limiter: RateLimiter) -> None:
+    assert await limiter.request("short", number, 7) == 7
+
+
+async def test_requests_beyond_the_limit_wait_and_all_run(limiter: RateLimiter) -> None:
+    results = await asyncio.gather(*(limiter.request("short", number, n) for n in range(7)))
+    assert results == list(range(7))
+
+
+async def test_a_plain_function_runs_in_a_thread_and_keywords_go_through_partial(limiter: RateLimiter) -> None:
+    assert await limiter.request("tokens", max, 3, 5) == 5
+    assert await limiter.request("tokens", functools.partial(int, base=2), "101") == 5
+    assert await limiter.request("tokens", functools.partial(number, n=4)) == 4
+    assert await limiter.request("tokens", lambda: number(6)) == 6
+
+
+async def test_what_the_function_raises_passes_through_and_stays_charged(limiter: RateLimiter) -> None:
+    async def fail() -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await limiter.request("tokens", fail, cost={"tokens": 3})
+    assert (await limiter.status("tokens")).limits[1].used == 3
+
+
+async def test_waiting_ones_are_granted_by_priority_then_in_order(limiter: RateLimiter) -> None:
+    ran: list[str] = []
+
+    async def call(mark: str) -> None:
+        ran.append(mark)
+
+    await limiter.pause("short")
+    levels = {"low": "low", "high": "high", "normal": "normal", "0": 0, "2": 2}
+    tickets = [
+        await limiter.submit("short", call, f"{mark}{n}", priority=levels[mark])
+        for n in range(2)
+        for mark in levels
+    ]
+    assert (await limiter.status("short")).queue.depth_by_priority == (4, 2, 4)
+    await limiter.resume("short")
+    await asyncio.gather(*tickets)
+    assert ran == ["high0", "00", "high1", "01", "normal0", "normal1", "low0", "20", "low1", "21"]
+
+
+async def test_a_newcomer_does_not_overtake_even_when_capacity_is_free(limiter: RateLimiter) -> None:
+    ran: list[str] = []
+
+    async def call(mark: str) -> None:
+        ran.append(mark)
+
+    await limiter.hit("tokens", cost={"tokens": 9})
+    big = await limiter.submit("tokens", call, "big", cost={"tokens": 5})
+    small = await limiter.submit("tokens", call, "small", cost={"tokens": 1})
+    assert (big.position, small.position) == (1, 2)
+    await limiter.reset("tokens")
+    await asyncio.gather(big, small)
+    assert ran == ["big", "small"]
+
+
+async def test_a_better_priority_goes_first_when_it_fits(limiter: RateLimiter) -> None:
+    await limiter.hit("tokens", cost={"tokens": 9})
+    blocked = await limiter.submit("tokens", number, 1, cost={"tokens": 5}, priority="low")
+    assert await limiter.request("tokens", number, 2, cost={"tokens": 1}, priority="high") == 2
+    assert not blocked.done
+    assert blocked.cancel()
+
+
+async def test_hit_and_check_are_denied_while_anyone_waits(limiter: RateLimiter) -> None:
+    await limiter.hit("tokens", cost={"tokens": 9})
+    ticket = await limiter.submit("tokens", number, 1, cost={"tokens": 5})
+    for ask in (limiter.hit, limiter.check):
+        decision = await ask("tokens", cost={"tokens": 1})
+        assert (decision.allowed, decision.reason) == (False, "queue")
+    ticket.cancel()
+    await eventually(lambda: _allowed(limiter, "tokens"))
+
+
+async def _allowed(limiter: RateLimiter, name: str) -> bool:
+    return (await limiter.check(name)).allowed
+
+
+async def test_a_full_queue_rejects(limiter: RateLimiter) -> None:
+    tickets = [await limiter.submit("small", number, n) for n in range(2)]
+    with pytest.raises(QueueFull, match="'small' is full"):
+        await limiter.submit("small", number, 3)
+    with pytest.raises(QueueFull):
+        await limiter.request("small", number, 3)
+    tickets[0].cancel()
+    await eventually(lambda: _depth_is(limiter, "small", 1))
+    await limiter.submit("small", number, 4)
+
+
+async def _depth_is(limiter: RateLimiter, name: str, n: int) -> bool:
+    return await depth(limiter, name) == n
+
+
+async def test_a_dropped_caller_is_told_at_once(limiter: RateLimiter) -> None:
+    oldest = await limiter.submit("dropping", number, 0)
+    other = await limiter.submit("dropping", number, 1)
+    newest = await limiter.submit("dropping", number, 2)
+    with pytest.raises(RequestDropped, match="overflow"):
+        await oldest
+    assert not other.done
+    assert not newest.done
+    assert await depth(limiter, "dropping") == 2
+
+
+async def test_the_worst_priority_is_dropped_first_and_never_a_better_one(limiter: RateLimiter) -> None:
+    normal = await limiter.submit("dropping", number, 0)
+    low = await limiter.submit("dropping", number, 1, priority="low")
+    high = await limiter.submit("dropping", number, 2, priority="high")
+    with pytest.raises(RequestDropped):
+        await low
+    with pytest.raises(QueueFull):
+        await limiter.submit("dropping", number, 3, priority="low")
+    assert not normal.done
+    assert not high.done
+
+
+async def test_a_timeout_leaves_the_queue_and_charges_nothing(limiter: RateLimiter) -> None:
+    with pytest.raises(RequestTimeout, match="within 0.05 s"):
+        await limiter.request("full", number, 1, timeout=0.05)
+    with pytest.raises(TimeoutError):
+        await limiter.acquire("full", timeout=timedelta(milliseconds=20))
+    await eventually(lambda: _depth_is(limiter, "full", 0))
+    assert (await limiter.status("full")).limits[0].used == 1
+
+
+async def test_a_timeout_of_zero_does_not_wait_at_all(limiter: RateLimiter) -> None:
+    with pytest.raises(RequestTimeout):
+        await limiter.request("full", number, 1, timeout=0)
+    assert await limiter.request("short", number, 1, timeout=0) == 1
+    assert await depth(limiter, "full") == 0
+
+
+async def test_the_queues_timeout_is_the_default(url: str) -> None:
+    config = RateLimitConfig("1/minute", QueueConfig(timeout=0.05))
+    async with RateLimiter(url, limits={"a": config}) as limiter:
+        await limiter.hit("a")
+        with pytest.raises(RequestTimeout):
+            await limiter.request("a", number, 1)
+
+
+async def test_cancelling_a_waiting_caller_removes_its_place(limiter: RateLimiter) -> None:
+    task = asyncio.create_task(limiter.request("full", number, 1))
+    await eventually(lambda: _depth_is(limiter, "full", 1))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: _depth_is(limiter, "full", 0))
+
+
+async def test_a_caller_cancelled_at_any_moment_leaves_capacity_to_others(limiter: RateLimiter) -> None:
+    for turns in range(12):
+        task = asyncio.create_task(limiter.request("tokens", asyncio.sleep, 0, cost={"tokens": 10}))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+            # It ran before the cancellation came, so what it charged stays.
+            await limiter.reset("tokens")
+        await eventually(lambda: _used_is(limiter, 0))
+
+
+async def _used_is(limiter: RateLimiter, n: int) -> bool:
+    return (await limiter.status("tokens")).limits[1].used == n
+
+
+async def test_a_ticket_is_cancelled_by_itself_or_by_its_id_from_another_process(
+    limiter: RateLimiter, url: str
+) -> None:
+    first, second = [await limiter.submit("full", number, n) for n in range(2)]
+    assert first.cancel()
+    assert not first.done or not first.cancel()
+    with pytest.raises(RequestCancelled):
+        await first
+    async with RateLimiter(url, limits={"full": "1/minute"}) as other:
+        await other.cancel(second.id)
+        with pytest.raises(RequestCancelled, match="cancelled"):
+            await second
+        for unknown in (second.id, "full::nobody.1", "nonsense", "a:b:c:d.1", "::x.1", 5):
+            with pytest.raises(UnknownRequest):
+                await other.cancel(unknown)  # type: ignore[arg-type]
+
+
+async def test_cancel_of_an_unconfigured_name_is_unknown(url: str) -> None:
+    async with RateLimiter(url, default=None) as limiter:
+        with pytest.raises(UnknownRequest):
+            await limiter.cancel("full::nobody.1")
+
+
+async def test_a_running_ticket_can_be_cancelled_too(limiter: RateLimiter) -> None:
+    started = asyncio.Event()
+
+    async def call() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    ticket = await limiter.submit("tokens", call)
+    await started.wait()
+    assert ticket.position == 0
+    assert ticket.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ticket
+    assert not ticket.cancel()
+
+
+async def test_tickets_know_their_place_and_estimate_their_wait(limiter: RateLimiter) -> None:
+    tickets = [await limiter.submit("full", number, n) for n in range(3)]
+    assert [ticket.position for ticket in tickets] == [1, 2, 3]
+    waits = [ticket.estimated_wait for ticket in tickets]
+    assert [round(wait / 60) for wait in waits] == [1, 2, 3]
+    status = await limiter.status("full")
+    assert status.queue.depth == 3
+    assert status.queue.oldest_wait >= 0
+    assert round(status.queue.estimated_wait / 60) == 4
+    assert status.processor.active
+
+
+async def test_acquire_is_awaited_or_entered_and_settles(limiter: RateLimiter) -> None:
+    grant = await limiter.acquire("tokens", cost={"tokens": 4})
+    assert grant.decision.allowed
+    assert grant.waited >= 0
+    await grant.settle({"tokens": 1})
+    assert [limit.used for limit in (await limiter.status("tokens")).limits] == [1, 1]
+    async with limiter.acquire("tokens", cost={"tokens": 2}) as other:
+        await other.settle({"tokens": 20})
+        assert (await limiter.status("tokens")).limits[1].used == 21
+        await other.refund()
+        await other.refund()
+    assert [limit.used for limit in (await limiter.status("tokens")).limits] == [1, 1]
+    await grant.settle(3)
+    assert [limit.used for limit in (await limiter.status("tokens")).limits] == [3, 1]
+
+
+async def test_a_refund_wakes_who_waits(limiter: RateLimiter) -> None:
+    grant = await limiter.acquire("tokens", cost={"tokens": 10})
+    ticket = await limiter.submit("tokens", number, 1, cost={"tokens": 10})
+    await grant.refund()
+    assert await ticket == 1
+
+
+async def test_a_fixed_window_refunds_only_within_itself(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "5/day fixed_window"}) as limiter:
+        grant = await limiter.acquire("a", cost=3)
+        await grant.settle(1)
+        assert (await limiter.status("a")).limits[0].used == 1
+
+
+async def test_a_refund_after_a_reset_takes_nothing_from_others(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "5/second", "b": "1 per 0.05 seconds"}) as limiter:
+        grant = await limiter.acquire("a", cost=3)
+        await limiter.reset("a")
+        await asyncio.sleep(0.01)
+        await limiter.hit("a", cost=4)
+        await grant.refund()
+        assert (await limiter.status("a")).limits[0].used == 4
+        late = await limiter.acquire("b")
+        await eventually(lambda: _allowed(limiter, "b"))
+        await late.refund()
+        await limiter.hit("b")
+        assert not (await limiter.check("b")).allowed
+
+
+async def test_a_pause_stops_grants_in_every_process_until_resumed(limiter: RateLimiter, url: str) -> None:
+    async with RateLimiter(url, limits={"short": SHORT}) as other:
+        await other.pause("short")
+        await eventually(lambda: _is_paused(limiter))
+        decision = await limiter.hit("short")
+        assert (decision.allowed, decision.reason, decision.retry_after) == (False, "paused", None)
+        assert (await limiter.hit("short", by="anyone")).reason == "paused"
+        ticket = await limiter.submit("short", number, 1)
+        with pytest.raises(RequestTimeout):
+            await limiter.request("short", number, 1, timeout=0.05)
+        assert not ticket.done
+        await other.resume("short")
+        assert await ticket == 1
+
+
+async def _is_paused(limiter: RateLimiter) -> bool:
+    return (await limiter.status("short")).paused
+
+
+async def test_one_subject_can_be_paused_and_newcomers_know(limiter: RateLimiter, url: str) -> None:
+    await limiter.pause("short", by="x")
+    assert (await limiter.hit("short", by="x")).reason == "paused"
+    assert (await limiter.hit("short", by="y")).allowed
+    async with RateLimiter(url, limits={"short": SHORT}) as other:
+        assert (await other.status("short", by="x")).paused
+        await other.resume("short", by="x")
+    await eventually(lambda: _allowed(limiter, "short"))
+
+
+async def test_one_that_does_not_process_is_served_by_others(url: str) -> None:
+    limits = {"short": SHORT}
+    async with (
+        RateLimiter(url, limits=limits, processor=False) as waiter,
+        RateLimiter(url, limits=limits),
+    ):
+        assert (await waiter.health()).processor is None
+        results = await asyncio.gather(*(waiter.request("short", number, n) for n in range(5)))
+        assert results == list(range(5))
+
+
+async def test_another_process_takes_over_from_a_driver_that_leaves(url: str) -> None:
+    limits = {"short": SHORT}
+    async with RateLimiter(url, limits=limits) as stays:
+        async with RateLimiter(url, limits=limits) as leaves:
+            await leaves.pause("short")
+            gone = await leaves.submit("short", number, 0)
+            kept = await stays.submit("short", number, 1)
+            await leaves.resume("short")
+        with pytest.raises((RequestCancelled, asyncio.CancelledError)):
+            if await gone == 0:
+                raise asyncio.CancelledError
+        assert await kept == 1
+
+
+async def test_events_tell_what_happens(url: str) -> None:
+    seen: list[str] = []
+
+    def hook(event: Event) -> None:
+        seen.append(type(event).__name__)
+
+    def broken(event: Event) -> Any:
+        raise RuntimeError(event)
+
+    config = RateLimitConfig(SHORT, QueueConfig(max_size=1))
+    async with RateLimiter(url, limits={"a": config}, hooks=[broken, hook]) as limiter:
+        await limiter.request("a", number, 1, cost=2)
+        await limiter.hit("a")
+        ticket = await limiter.submit("a", number, 1)
+        with pytest.raises(QueueFull):
+            await limiter.submit("a", number, 1)
+        await ticket
+        with pytest.raises(RequestTimeout):
+            await limiter.request("a", number, 1, cost=2, timeout=0)
+    expected = ["Connected", "Allowed", "Denied", "Queued", "Rejected", "Granted", "Expired"]
+    assert [name for name in expected if name not in seen] == []
