@@ -18,6 +18,7 @@ __all__ = [
     "Dropped",
     "Event",
     "Expired",
+    "Failed",
     "Granted",
     "Hook",
     "Paused",
@@ -114,6 +115,13 @@ class Resumed(KeyEvent, frozen=True, kw_only=True):
     """This process resumed a name or key."""
 
 
+class Failed(Event, frozen=True, kw_only=True):
+    """The function of a ticket raised; `what` is the request's id."""
+
+    what: str
+    error: str
+
+
 class Connected(Event, frozen=True, kw_only=True):
     """The connection `what` (commands or replies) to Redis stands."""
 
@@ -144,6 +152,7 @@ _LEVELS: dict[type[Event], int] = {
     Disconnected: logging.WARNING,
     Restarted: logging.ERROR,
     Dropped: logging.WARNING,
+    Failed: logging.WARNING,
     Rejected: logging.WARNING,
     Connected: logging.INFO,
     Paused: logging.INFO,

@@ -245,8 +245,9 @@ class Executor:
             return
         for calls, result in zip(_groups(batch), reply, strict=True):
             if not isinstance(result, list):
+                text = result.decode(errors="replace") if isinstance(result, bytes) else str(result)
                 for call in calls:
-                    call.fail(self._source.failure(bytes(result).decode(errors="replace")))
+                    call.fail(self._source.failure(text))
                 continue
             for call, value in zip(calls, result[1:], strict=True):
                 if not call.future.done():

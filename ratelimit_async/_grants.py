@@ -51,15 +51,27 @@ class Grant:
         id: The request's id.
         decision: How the limits stood when it was granted.
         waited: Seconds from the request to the grant.
+        granted_at: When it was charged, by Redis' clock, in seconds since the epoch.
     """
 
-    __slots__ = ("_charged", "_emit", "_reserved", "_scripts", "_waiter", "decision", "id", "waited")
+    __slots__ = (
+        "_charged",
+        "_emit",
+        "_reserved",
+        "_scripts",
+        "_waiter",
+        "decision",
+        "granted_at",
+        "id",
+        "waited",
+    )
 
     def __init__(self, waiter: Waiter, charged: Charged, scripts: Scripts, emit: Emit) -> None:
         """Hold what was charged."""
         self.id = waiter.id
         self.decision: Decision = charged.decision
         self.waited = asyncio.get_running_loop().time() - waiter.created
+        self.granted_at = charged.stamp / 1e6
         self._waiter = waiter
         self._charged = charged
         self._reserved = dict(waiter.costs)

@@ -157,8 +157,7 @@ class RateLimiter:
         """
         session, key, costs = self._prepare(name, by, cost)
         decision = await session.scripts.hit(key, costs)
-        event = Allowed if decision.allowed else None
-        if event is not None:
+        if decision.allowed:
             self._events.emit(Allowed(name=key.name, by=key.by))
         else:
             self._events.emit(Denied(name=key.name, by=key.by, reason=decision.reason))
@@ -344,9 +343,8 @@ class RateLimiter:
             raise
         if waiter.granted.done():
             waiter.granted.result()
-        task = asyncio.create_task(_run_ticket(session, waiter, fn, args))
-        session.tickets.add(task)
-        task.add_done_callback(session.tickets.discard)
+        task = asyncio.create_task(_run_ticket(session, waiter, fn, args), name=waiter.id)
+        session.keep(task)
         return Ticket(waiter, task, session.requests)
 
     async def cancel(self, request_id: str) -> None:

@@ -9,6 +9,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._errors import NotStarted, RateLimitError, WrongEventLoop
+from ratelimit_async._events import Failed
 from ratelimit_async._executor import Executor
 from ratelimit_async._grants import Running
 from ratelimit_async._processor import Processor
@@ -85,6 +86,20 @@ class Session:
             raise WrongEventLoop
         if not self._open:
             raise NotStarted
+
+    def keep(self, ticket: asyncio.Task[Any]) -> None:
+        """Hold a ticket's task until it ends."""
+        self.tickets.add(ticket)
+        ticket.add_done_callback(self._on_ticket)
+
+    def _on_ticket(self, ticket: asyncio.Task[Any]) -> None:
+        self.tickets.discard(ticket)
+        if ticket.cancelled():
+            return
+        error = ticket.exception()
+        # Our own errors have had their events; what a function raised must show even where nobody awaits the ticket.
+        if error is not None and not isinstance(error, RateLimitError):
+            self._emit(Failed(what=ticket.get_name(), error=repr(error)))
 
     @property
     def replies_alive(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import redis.asyncio
 from ratelimit_async._connection import embedded_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 
 async def eventually(predicate: Callable[[], Any], bound: float = 10.0) -> Any:
@@ -28,25 +29,29 @@ async def eventually(predicate: Callable[[], Any], bound: float = 10.0) -> Any:
         await asyncio.sleep(0.01)
 
 
-def client_of(url: str) -> redis.asyncio.Redis:
+@contextlib.asynccontextmanager
+async def client_of(url: str) -> AsyncIterator[redis.asyncio.Redis]:
     """Look at the server behind a URL with a client of the test's own."""
     if url.startswith("memory://"):
         from fakeredis import FakeAsyncRedis
 
-        return FakeAsyncRedis(server=embedded_server(url.removeprefix("memory://")), decode_responses=True)
-    return redis.asyncio.Redis.from_url(url, decode_responses=True)
+        server = embedded_server(url.removeprefix("memory://"))
+        client: redis.asyncio.Redis = FakeAsyncRedis(server=server, decode_responses=True)
+    else:
+        client = redis.asyncio.Redis.from_url(url, decode_responses=True)
+    async with client:
+        yield client
 
 
 async def leftovers(url: str) -> dict[str, list[str]]:
     """What Redis still holds: keys that would stay for ever, and keys in which somebody waits."""
-    client = client_of(url)
     for_ever, waiting = [], []
-    async for key in client.scan_iter():
-        if await client.pttl(key) == -1:
-            for_ever.append(key)
-        if key.rpartition(":")[2][0] in "qrl":
-            waiting.append(key)
-    await client.aclose()
+    async with client_of(url) as client:
+        async for key in client.scan_iter():
+            if await client.pttl(key) == -1:
+                for_ever.append(key)
+            if key.rpartition(":")[2][0] in "qrl":
+                waiting.append(key)
     return {"for ever": for_ever, "waiting": waiting}
 
 

@@ -113,7 +113,8 @@ async def test_no_name_or_subject_reaches_another_key(url: str, pairs: list[tupl
 async def test_every_key_carries_one_hash_tag_and_ends_by_itself(url: str) -> None:
     async with RateLimiter(url, limits={"a:{b}": "3/minute; 9/hour fixed_window"}) as limiter:
         await limiter.hit("a:{b}", by="{x}:")
-        keys = [key async for key in client_of(url).scan_iter()]
+        async with client_of(url) as client:
+            keys = [key async for key in client.scan_iter()]
         assert keys
         assert all(key.count("{") == key.count("}") == 1 for key in keys)
         assert (await leftovers(url))["for ever"] == []
@@ -155,15 +156,15 @@ async def test_a_window_of_many_hits_stays_small(url: str) -> None:
     async with RateLimiter(url, limits={"a": "1000000/second"}) as limiter:
         for _ in range(30):
             await asyncio.gather(*(limiter.hit("a") for _ in range(100)))
-        client = client_of(url)
-        (key,) = [key async for key in client.scan_iter() if ":sw:" in key]
-        assert await client.zcard(key) <= 1001
+        async with client_of(url) as client:
+            (key,) = [key async for key in client.scan_iter() if ":sw:" in key]
+            assert await client.zcard(key) <= 1001
         assert (await limiter.status("a")).limits[0].used <= 3000
 
 
 async def test_the_window_never_holds_more_than_its_buckets(url: str) -> None:
-    async with RateLimiter(url, limits={"a": "1000000 per 0.01 seconds"}) as limiter:
-        client = client_of(url)
+    limits = {"a": "1000000 per 0.01 seconds"}
+    async with RateLimiter(url, limits=limits) as limiter, client_of(url) as client:
         for _ in range(300):
             await limiter.hit("a")
             keys = [key async for key in client.scan_iter() if ":sw:" in key]
@@ -186,9 +187,8 @@ async def test_nobody_is_charged_who_was_cancelled_before_sending(url: str) -> N
 
 
 async def test_a_foreign_value_in_a_key_hurts_only_its_own_callers(url: str) -> None:
-    async with RateLimiter(url, default="5/minute") as limiter:
+    async with RateLimiter(url, default="5/minute") as limiter, client_of(url) as client:
         await limiter.hit("good")
-        client = client_of(url)
         (key,) = [key async for key in client.scan_iter() if ":sw:" in key]
         await client.set(key.replace("good", "bad"), "nonsense")
         good, bad = await asyncio.gather(limiter.hit("good"), limiter.hit("bad"), return_exceptions=True)
@@ -198,9 +198,8 @@ async def test_a_foreign_value_in_a_key_hurts_only_its_own_callers(url: str) -> 
 
 
 async def test_a_nonsense_fixed_window_is_named(url: str) -> None:
-    async with RateLimiter(url, default="5/minute fixed_window") as limiter:
+    async with RateLimiter(url, default="5/minute fixed_window") as limiter, client_of(url) as client:
         await limiter.hit("good")
-        client = client_of(url)
         (key,) = [key async for key in client.scan_iter() if ":fw:" in key]
         await client.set(key, "nonsense")
         with pytest.raises(ConnectionError, match="holds something else than a fixed window"):
