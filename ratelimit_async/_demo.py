@@ -112,17 +112,17 @@ async def _work(url: str, prefix: str, seconds: float, names: str, board: Board)
 
         end = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
-            calls: list[asyncio.Task[None]] = []
+            calls: dict[str, asyncio.Task[None]] = {}
             while time.monotonic() < end:
                 worker = names[len(calls) % len(names)]
+                mark = f"{worker}{len(calls)}"
                 level = random.choices(range(3), (1, 3, 2))[0]
-                calls.append(group.create_task(call(worker, level, f"{worker}{len(calls)}")))
+                calls[mark] = group.create_task(call(worker, level, mark))
                 share = len(names) / _WORKERS
                 await asyncio.sleep(random.expovariate(1.5 * share * AMOUNT / PERIOD))
             # Whoever still waits goes home, so that the demo ends in time.
-            for task, mark in zip(calls, [t.get_name() for t in calls], strict=True):
-                if not task.done() and mark:
-                    task.cancel()
+            for mark in list(board.waiting):
+                calls[mark].cancel()
 
 
 async def _follow(plan: Plan, prefix: str, name: str, board: Board) -> None:

@@ -1,0 +1,27 @@
+"""What README and docs show, runs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+async def test_the_code_of_a_page_runs(page: Path) -> None:
+    names: dict[str, object] = {"__name__": page.stem}
+    blocks = BLOCK.findall(page.read_text())
+    assert blocks or page.name != "README.md"
+    for block in blocks:
+        source = block.replace("redis://localhost:6379/0", "memory://")
+        code = compile(source, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        result = eval(code, names)  # noqa: S307 - our own pages
+        if inspect.isawaitable(result):
+            await result

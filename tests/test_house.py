@@ -1,0 +1,79 @@
+"""The house keeps its floors."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+import ratelimit_async
+
+PACKAGE = Path(ratelimit_async.__file__).parent
+FLOORS = [
+    {"_errors", "_limits", "_config", "_values", "_events"},
+    {"_settings", "_keys", "_connection", "_supervision", "_executor", "_scripts"},
+    {"_requests", "_replies", "_grants"},
+    {"_processor"},
+    {"_session", "_limiter"},
+    {"_cli", "_demo", "_demo_view", "__main__"},
+]
+FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
+MODULES = sorted(path.stem for path in PACKAGE.rglob("*.py") if path.stem != "__init__")
+SCRIPTS = sorted((PACKAGE / "lua").glob("*.lua"))
+
+
+def imports_of(module: str, *, at_run_time: bool) -> set[str]:
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    if at_run_time:
+        tree.body = [node for node in tree.body if not isinstance(node, ast.If)]
+    found = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return {name.rpartition(".")[2] for name in found if name.startswith("ratelimit_async.")}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_its_own_floor_or_lower_ones(module: str) -> None:
+    higher = {name for name in imports_of(module, at_run_time=False) if FLOOR[name] > FLOOR[module]}
+    assert higher == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    left = {module: imports_of(module, at_run_time=True) for module in MODULES}
+    # The view needs the demo's figures, and the demo the view where rich is there.
+    left["_demo"].discard("_demo_view")
+    while left:
+        free = {module for module, needs in left.items() if not needs & left.keys()}
+        assert free, left
+        left = {module: needs for module, needs in left.items() if module not in free}
+
+
+def test_all_is_sorted_and_is_what_the_package_imports() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    names = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert ratelimit_async.__all__ == sorted(names)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_starts_with_its_contract(script: Path) -> None:
+    header = [line for line in script.read_text().splitlines() if line.startswith("--")]
+    for word in ("Purpose:", "KEYS:", "ARGV:", "Reply:", "Cost:"):
+        assert any(line.startswith(f"-- {word}") for line in header), word
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_no_script_scans_the_keyspace_or_needs_more_than_plain_lua(script: Path) -> None:
+    text = script.read_text()
+    assert [word for word in ("'KEYS'", "'SCAN'", "cmsgpack", "cjson", "struct.", "bit.") if word in text] == []
+
+
+def test_importing_the_package_brings_no_optional_one() -> None:
+    code = "import sys, ratelimit_async; print([m for m in ('rich', 'fakeredis', 'lupa') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_types_ship() -> None:
+    assert (resources.files("ratelimit_async") / "py.typed").is_file()
