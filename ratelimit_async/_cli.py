@@ -18,7 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives the process' exit code."""
     options = _parser().parse_args(argv)
     if options.processes > 1 and options.url.startswith("memory://"):
-        print("ratelimit-async: --processes needs --url of a real Redis: memory:// is in one process", file=sys.stderr)
+        print(
+            "ratelimit-async: --processes needs --url of a real Redis: memory:// is in one process",
+            file=sys.stderr,
+        )
         return 2
     plan = Plan(options.url, options.processes, options.seconds, options.plain or not sys.stdout.isatty())
     try:

@@ -70,9 +70,7 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
         _check_count("queue.max_size", self.max_size, _MOST_WAITING)
         _check_count("queue.priorities", self.priorities, _MOST_LEVELS)
         if self.overflow not in ("reject", "drop_oldest"):
-            raise ConfigurationError(
-                "queue.overflow", self.overflow, "must be 'reject' or 'drop_oldest'"
-            )
+            raise ConfigurationError("queue.overflow", self.overflow, "must be 'reject' or 'drop_oldest'")
         timeout = decode_timeout(self.timeout, "queue.timeout")
         msgspec.structs.force_setattr(self, "timeout", timeout)
 
@@ -131,8 +129,7 @@ def decode_configs(
         raise ConfigurationError("limits", limits, "must be a mapping from names to what they allow")
     specs = cast("Mapping[object, object]", limits)
     configs = {
-        decode_name(name, "limits"): _decode_config(spec, f"limits[{name!r}]")
-        for name, spec in specs.items()
+        decode_name(name, "limits"): _decode_config(spec, f"limits[{name!r}]") for name, spec in specs.items()
     }
     return configs, None if default is None else _decode_config(default, "default")
 

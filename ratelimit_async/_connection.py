@@ -42,14 +42,19 @@ class Wire(Protocol):
     """What is used of a connection of redis-py (and of fakeredis)."""
 
     async def connect(self) -> None: ...
-    async def disconnect(self, nowait: bool = False) -> None: ...  # noqa: FBT001, FBT002 - redis-py's
+    async def disconnect(self, nowait: bool = False) -> None: ...
     def pack_command(self, *args: bytes | str | int) -> list[bytes]: ...
     async def send_packed_command(
-        self, command: Iterable[bytes], check_health: bool = True  # noqa: FBT001, FBT002
+        self,
+        command: Iterable[bytes],
+        check_health: bool = True,
     ) -> None: ...
     async def read_response(
-        self, disable_decoding: bool = False, *, disconnect_on_error: bool = True  # noqa: FBT001, FBT002
-    ) -> Any: ...  # noqa: ANN401 - whatever Redis replies
+        self,
+        disable_decoding: bool = False,
+        *,
+        disconnect_on_error: bool = True,
+    ) -> Any: ...
 
 
 class Source:
@@ -80,10 +85,10 @@ class Source:
         return RedisUnavailable(self.address, text)
 
 
-def embedded_server(name: str) -> Any:  # noqa: ANN401 - fakeredis is optional
+def embedded_server(name: str) -> Any:
     """Give the embedded server of a name, shared within this process; '' is always a new one."""
     try:
-        from fakeredis import FakeServer  # noqa: PLC0415 - an optional extra
+        from fakeredis import FakeServer
     except ImportError as error:
         problem = "needs the extra: pip install 'ratelimit-async[embedded]'"
         raise ConfigurationError("url", f"memory://{name}", problem) from error
@@ -133,12 +138,10 @@ def source_of(url: object, client: Redis | None, connect_timeout: float) -> Sour
 
 def _embedded_source(name: str, connect_timeout: float) -> Source:
     server = embedded_server(name)
-    from fakeredis import FakeAsyncRedis  # noqa: PLC0415 - an optional extra
+    from fakeredis import FakeAsyncRedis
 
     pool = FakeAsyncRedis(server=server).connection_pool
-    return _source(
-        f"memory://{name}", pool.connection_class, pool.connection_kwargs, connect_timeout
-    )
+    return _source(f"memory://{name}", pool.connection_class, pool.connection_kwargs, connect_timeout)
 
 
 def _source(

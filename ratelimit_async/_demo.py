@@ -62,14 +62,13 @@ async def run_demo(plan: Plan) -> int:
     """Run it to its end and print the summary; gives the exit code."""
     prefix = f"demo-{secrets.token_hex(4)}"
     board = Board()
-    async with _limiter(plan.url, prefix, []) as limiter:
-        async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(_view(plan, board, limiter))
-            if plan.processes == 1:
-                await _work(plan.url, prefix, plan.seconds, "ABCD", board)
-            else:
-                names = [chr(ord("A") + n % 26) for n in range(plan.processes)]
-                await asyncio.gather(*(_follow(plan, prefix, name, board) for name in names))
+    async with _limiter(plan.url, prefix, []) as limiter, contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(_view(plan, board, limiter))
+        if plan.processes == 1:
+            await _work(plan.url, prefix, plan.seconds, "ABCD", board)
+        else:
+            names = [chr(ord("A") + n % 26) for n in range(plan.processes)]
+            await asyncio.gather(*(_follow(plan, prefix, name, board) for name in names))
     return _summary(board.granted)
 
 
@@ -100,9 +99,7 @@ async def _work(url: str, prefix: str, seconds: float, names: str, board: Board)
                     board.waiting.pop(mark, None)
                     board.running[mark] = worker
                     at = queued.get(grant.id, grant.granted_at)
-                    board.granted.append(
-                        Granted(grant.id, worker, level, at, grant.granted_at, grant.waited)
-                    )
+                    board.granted.append(Granted(grant.id, worker, level, at, grant.granted_at, grant.waited))
                     await asyncio.sleep(random.uniform(0.1, 0.4))
             except RateLimitError:
                 pass
@@ -143,7 +140,9 @@ async def _follow(plan: Plan, prefix: str, name: str, board: Board) -> None:
             process.terminate()
         await process.wait()
     if process.returncode not in (0, -15):
-        raise ConfigurationError("processes", plan.processes, f"worker {name} ended with {process.returncode}")
+        raise ConfigurationError(
+            "processes", plan.processes, f"worker {name} ended with {process.returncode}"
+        )
 
 
 def worker_main() -> None:

@@ -31,7 +31,12 @@ async def show(board: Board, limiter: RateLimiter) -> None:
 def _picture(status: Status, board: Board) -> Panel:
     used = min(status.limits[0].used, AMOUNT)
     lines = [
-        Text.assemble("window   ", ("█" * used * 3, "green"), "·" * (AMOUNT - used) * 3, f" {used}/{AMOUNT} per {PERIOD:g} s"),
+        Text.assemble(
+            "window   ",
+            ("█" * used * 3, "green"),
+            "·" * (AMOUNT - used) * 3,
+            f" {used}/{AMOUNT} per {PERIOD:g} s",
+        ),
         Text.assemble("running  ", *((f"{mark} ", "bold green") for mark in board.running)),
     ]
     for level, (name, colour) in enumerate(zip(LEVELS, _COLOURS, strict=True)):
@@ -44,7 +49,9 @@ def _picture(status: Status, board: Board) -> Panel:
     for one in board.granted[-6:]:
         lines.append(
             Text.assemble(
-                f"worker {one.worker}  ", (f"{LEVELS[one.level]:7}", _COLOURS[one.level]), f" waited {one.waited:5.2f} s"
+                f"worker {one.worker}  ",
+                (f"{LEVELS[one.level]:7}", _COLOURS[one.level]),
+                f" waited {one.waited:5.2f} s",
             )
         )
     title = f"granted {len(board.granted)}   waiting {status.queue.depth}"

@@ -47,7 +47,7 @@ class ConfigurationError(RateLimitError, ValueError):
         return f"{self.field}: {self.problem} (got {value})"
 
 
-class RateLimitExceeded(RateLimitError):  # noqa: N818 - what the field calls it
+class RateLimitExceeded(RateLimitError):
     """A check was denied; `decision` says why and until when."""
 
     def __init__(self, decision: Decision) -> None:
@@ -76,7 +76,7 @@ class RequestTimeout(RateLimitError, TimeoutError):
         return f"request for {self.name!r} was not granted within {self.timeout} s"
 
 
-class CostExceedsLimit(RateLimitError):  # noqa: N818
+class CostExceedsLimit(RateLimitError):
     """A cost that a limit can never allow, however long one waits."""
 
     def __init__(self, cost: int, unit: str, limit: str) -> None:
@@ -91,7 +91,7 @@ class CostExceedsLimit(RateLimitError):  # noqa: N818
         return f"a cost of {self.cost} {self.unit} can never pass the limit {self.limit!r}"
 
 
-class QueueFull(RateLimitError):  # noqa: N818
+class QueueFull(RateLimitError):
     """The queue holds as many as it may."""
 
     def __init__(self, name: str, max_size: int) -> None:
@@ -105,7 +105,7 @@ class QueueFull(RateLimitError):  # noqa: N818
         return f"the queue of {self.name!r} is full ({self.max_size} requests wait)"
 
 
-class RequestDropped(RateLimitError):  # noqa: N818
+class RequestDropped(RateLimitError):
     """A waiting request had to go, for the reason given."""
 
     def __init__(self, reason: str) -> None:
@@ -118,7 +118,7 @@ class RequestDropped(RateLimitError):  # noqa: N818
         return f"the request was dropped: {self.reason}"
 
 
-class RequestCancelled(RateLimitError):  # noqa: N818
+class RequestCancelled(RateLimitError):
     """A waiting request was cancelled by somebody else than its caller."""
 
     def __init__(self, reason: str) -> None:
@@ -131,10 +131,10 @@ class RequestCancelled(RateLimitError):  # noqa: N818
         return f"the request was cancelled: {self.reason}"
 
 
-class UnknownRequest(RateLimitError, LookupError):  # noqa: N818
+class UnknownRequest(RateLimitError, LookupError):
     """No request of this id waits."""
 
-    def __init__(self, id: object) -> None:  # noqa: A002 - as the attribute
+    def __init__(self, id: object) -> None:
         """Keep the id."""
         super().__init__(id)
         self.id = id
@@ -144,7 +144,7 @@ class UnknownRequest(RateLimitError, LookupError):  # noqa: N818
         return f"no request {self.id!r} waits here"
 
 
-class RedisUnavailable(RateLimitError, ConnectionError):  # noqa: N818
+class RedisUnavailable(RateLimitError, ConnectionError):
     """Redis cannot be reached, does not answer, or refuses."""
 
     def __init__(self, address: str, problem: str) -> None:
@@ -158,7 +158,7 @@ class RedisUnavailable(RateLimitError, ConnectionError):  # noqa: N818
         return f"Redis at {self.address}: {self.problem}"
 
 
-class NotStarted(RateLimitError, RuntimeError):  # noqa: N818
+class NotStarted(RateLimitError, RuntimeError):
     """The limiter was used before it was entered or after it was left."""
 
     def __str__(self) -> str:
@@ -166,7 +166,7 @@ class NotStarted(RateLimitError, RuntimeError):  # noqa: N818
         return "the limiter is not running: use it inside `async with limiter:`"
 
 
-class WrongEventLoop(RateLimitError, RuntimeError):  # noqa: N818
+class WrongEventLoop(RateLimitError, RuntimeError):
     """The limiter was used from another event loop than the one it was entered in."""
 
     def __str__(self) -> str:

@@ -165,7 +165,7 @@ _plain = structlog.wrap_logger(
 )
 
 
-def _logger() -> Any:  # noqa: ANN401 - structlog's loggers are lazy proxies
+def _logger() -> Any:
     """Log as the application configured structlog; where it did not, through the standard library's logging."""
     return structlog.get_logger("ratelimit_async") if structlog.is_configured() else _plain
 

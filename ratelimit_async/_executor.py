@@ -38,15 +38,27 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 class Script:
     """A Lua script; `grouped` ones take many keys and entries in one call."""
 
-    __slots__ = ("grouped", "most", "name", "sha", "source")
+    __slots__ = ("grouped", "most", "name", "sha", "source", "tells_again")
 
-    def __init__(self, name: str, source: str, *, grouped: bool = True, most: int = _MOST_ENTRIES) -> None:
-        """Keep the source and its digest; `most` bounds the entries of one call."""
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        *,
+        grouped: bool = True,
+        most: int = _MOST_ENTRIES,
+        tells_again: bool = False,
+    ) -> None:
+        """Keep the source and its digest; `most` bounds the entries of one call.
+
+        `tells_again`: each entry ends with 1 where an earlier sending of it may have arrived, otherwise 0.
+        """
         self.name = name
         self.source = source
         self.sha = hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - it is what Redis names scripts by
         self.grouped = grouped
         self.most = most
+        self.tells_again = tells_again
 
 
 class Call:
@@ -76,7 +88,9 @@ class Call:
 class Executor:
     """Sends script calls and hands out their replies."""
 
-    def __init__(self, source: Source, scripts: tuple[Script, ...], command_timeout: float, emit: Emit) -> None:
+    def __init__(
+        self, source: Source, scripts: tuple[Script, ...], command_timeout: float, emit: Emit
+    ) -> None:
         """Take where connections come from, and what to load into each."""
         self.on_next: Callable[[Key, float], None] = lambda _key, _seconds: None
         self.head: tuple[Argument, ...] = ()
@@ -121,12 +135,15 @@ class Executor:
                 self._emit(Connected(what="commands", address=self._source.address))
                 pause = _SHORTEST_PAUSE
                 await self._serve(self._wire)
-            except* (*FAILURES, RateLimitError) as group:
-                self._disconnected(_first(group))
+            except* Exception as group:
+                error = _first(group)
+                self._disconnected(error)
+                if not isinstance(error, (*FAILURES, RateLimitError)):
+                    raise
             finally:
                 await self._drop_wire()
             self._fail_overdue()
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def close(self) -> None:
@@ -203,6 +220,8 @@ class Executor:
             arguments.append(len(calls))
             for call in calls:
                 arguments += call.entry
+                if script.tells_again:
+                    arguments.append(int(call.again))
         return ["EVALSHA", script.sha, len(keys), *keys, *self.head, len(groups), *arguments]
 
     async def _read(self, wire: Wire) -> None:
@@ -212,7 +231,8 @@ class Executor:
                 reply = await wire.read_response(disable_decoding=True, disconnect_on_error=False)
             except ResponseError as error:
                 reply = error
-            _, batch = self._flying.popleft()
+            # It stays among the flying until its callers are told: a crash here must not lose them.
+            _, batch = self._flying[0]
             if isinstance(reply, NoScriptError):
                 self._unloaded += batch
             elif isinstance(reply, Exception):
@@ -220,6 +240,7 @@ class Executor:
                     call.fail(self._source.failure(reply))
             else:
                 self._deliver(batch, reply)
+            self._flying.popleft()
             if self._unloaded and not self._flying:
                 await self._load(wire)
                 self._pending.extendleft(reversed(self._unloaded))
@@ -229,16 +250,14 @@ class Executor:
     async def _load(self, wire: Wire) -> None:
         """Load all scripts; nothing else is on the wire meanwhile."""
         packed = [
-            part
-            for script in self._scripts
-            for part in wire.pack_command("SCRIPT", "LOAD", script.source)
+            part for script in self._scripts for part in wire.pack_command("SCRIPT", "LOAD", script.source)
         ]
         async with asyncio.timeout(self._timeout):
             await wire.send_packed_command(packed, check_health=False)
             for _ in self._scripts:
                 await wire.read_response(disable_decoding=True)
 
-    def _deliver(self, batch: list[Call], reply: Any) -> None:  # noqa: ANN401 - as Redis sent it
+    def _deliver(self, batch: list[Call], reply: Any) -> None:
         if not batch[0].script.grouped:
             if not batch[0].future.done():
                 batch[0].future.set_result(reply)
@@ -277,6 +296,8 @@ class Executor:
         self._unloaded.clear()
         for _, batch in self._flying:
             for call in batch:
+                if call.future.done():
+                    continue
                 if call.replayable:
                     call.again = True
                     replay.append(call)

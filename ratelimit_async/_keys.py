@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Set as AbstractSet
+    from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from ratelimit_async._config import RateLimitConfig
 
@@ -98,7 +99,7 @@ class KeyNames:
 def parse_request_id(request_id: str) -> tuple[str, str | None, str] | None:
     """Read name, subject and the queue's own id from a request's public id."""
     parts = request_id.split(":")
-    if len(parts) != 3 or not parts[0] or "." not in parts[2] or " " in parts[2]:  # noqa: PLR2004
+    if len(parts) != 3 or not parts[0] or "." not in parts[2] or " " in parts[2]:
         return None
     return _plain(parts[0]), _plain(parts[1]) or None, parts[2]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, cast, overload
@@ -65,7 +64,7 @@ _DEFAULTS = RequestOptions()
 class RateLimiter:
     """Rate limits and queues shared by every process that uses the same Redis."""
 
-    def __init__(  # noqa: PLR0913 - each has a sensible default
+    def __init__(
         self,
         url: str = "redis://localhost:6379/0",
         *,
@@ -73,7 +72,7 @@ class RateLimiter:
         default: object = "100/minute",
         client: Redis | None = None,
         hooks: Iterable[Hook] = (log_event,),
-        **settings: Any,  # noqa: ANN401 - checked by Settings
+        **settings: Any,
     ) -> None:
         """Describe a limiter; neither event loop nor network is touched before `async with`.
 
@@ -115,9 +114,7 @@ class RateLimiter:
         """
         if self._session is not None:
             raise ConfigurationError("limiter", self, "is entered already")
-        session = Session(
-            self._source, self._names, self._settings, self._events.emit, self._key_of
-        )
+        session = Session(self._source, self._names, self._settings, self._events.emit, self._key_of)
         self._session = session
         try:
             await session.start()
@@ -492,9 +489,7 @@ class RateLimiter:
 
     # ---- within ----
 
-    async def _control(
-        self, operation: Literal["pause", "resume"], name: str, by: str | int | None
-    ) -> None:
+    async def _control(self, operation: Literal["pause", "resume"], name: str, by: str | int | None) -> None:
         session = self._live()
         subject = decode_subject(by)
         field = self._names.pause_field(decode_name(name), subject)
@@ -525,7 +520,7 @@ class RateLimiter:
         key = self._key_of(decode_name(name), decode_subject(by))
         return session, key, {"requests": 1} if cost is None else decode_cost(cost, key.config)
 
-    def _open(  # noqa: PLR0913, PLR0917 - what a request consists of
+    def _open(
         self,
         name: str,
         by: str | int | Unset | None,
@@ -547,7 +542,7 @@ class RateLimiter:
         return session, session.requests.open(key, costs, level, wait, estimate=estimate)
 
 
-async def _call(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:  # noqa: ANN401 - the function's own
+async def _call(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     if inspect.iscoroutinefunction(inspect.unwrap(getattr(fn, "func", fn))):
         return await fn(*args)
     result = await to_thread.run_sync(fn, *args)
@@ -555,9 +550,7 @@ async def _call(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:  # noqa: 
     return await cast("Awaitable[Any]", result) if inspect.isawaitable(result) else result
 
 
-async def _run_ticket(
-    session: Session, waiter: Waiter, fn: Callable[..., Any], args: tuple[Any, ...]
-) -> Any:  # noqa: ANN401 - the function's own
+async def _run_ticket(session: Session, waiter: Waiter, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     await session.requests.wait(waiter)
     with session.running:
         return await _call(fn, args)

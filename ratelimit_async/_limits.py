@@ -169,7 +169,7 @@ def _parse_limit(piece: str, text: str, field: str) -> Limit:
     return _made(field, text, int(match["amount"]), period, algorithm, match["unit"] or "requests")
 
 
-def _made(field: str, value: object, *parts: Any) -> Limit:  # noqa: ANN401 - checked by Limit
+def _made(field: str, value: object, *parts: Any) -> Limit:
     try:
         return Limit(*parts)
     except ConfigurationError as error:
@@ -202,7 +202,7 @@ def _decode(spec: object, field: str) -> list[Limit]:
         return [_from_mapping(cast("Mapping[object, object]", spec), field)]
     if isinstance(spec, Sequence) and not isinstance(spec, (bytes, bytearray)):
         items = cast("Sequence[object]", spec)
-        if isinstance(spec, tuple) and len(items) == 2 and not isinstance(items[0], _SPECS):  # noqa: PLR2004
+        if isinstance(spec, tuple) and len(items) == 2 and not isinstance(items[0], _SPECS):
             return [_made(field, spec, *items)]
         return [limit for i, item in enumerate(items) for limit in _decode(item, f"{field}[{i}]")]
     problem = "must be a text such as '500/minute', (amount, seconds), a mapping, a Limit, or a list of them"

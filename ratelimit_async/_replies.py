@@ -70,9 +70,7 @@ class Listener:
         while True:
             try:
                 async with asyncio.timeout(_SILENCE):
-                    message = await wire.read_response(
-                        disable_decoding=True, disconnect_on_error=False
-                    )
+                    message = await wire.read_response(disable_decoding=True, disconnect_on_error=False)
             except TimeoutError:
                 if asked:
                     raise

@@ -60,7 +60,7 @@ class Waiter:
         "timeout",
     )
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what a request consists of
+    def __init__(
         self,
         seq: int,
         request_id: str,
@@ -122,9 +122,7 @@ class Requests:
         seq = next(self._seqs)
         waiter = Waiter(seq, f"{key.label}:{self._client}.{seq}", key, costs, priority, timeout)
         self._waiters[seq] = waiter
-        sent = self._scripts.request(
-            key, seq, priority, encode_costs(costs), timeout, estimate=estimate
-        )
+        sent = self._scripts.request(key, seq, priority, encode_costs(costs), timeout, estimate=estimate)
         sent.add_done_callback(partial(self._on_admission, waiter))
         return waiter
 
@@ -141,9 +139,7 @@ class Requests:
                 raise
             self._abandon(waiter)
             self._emit(
-                Expired(
-                    name=waiter.key.name, by=waiter.key.by, id=waiter.id, timeout=waiter.timeout or 0
-                )
+                Expired(name=waiter.key.name, by=waiter.key.by, id=waiter.id, timeout=waiter.timeout or 0)
             )
             raise RequestTimeout(waiter.key.name, waiter.timeout) from None
         except asyncio.CancelledError:
@@ -303,9 +299,7 @@ class Requests:
 
     def _withdraw(self, waiter: Waiter) -> None:
         request_id = f"{self._client}.{waiter.seq}"
-        self._detach(
-            self._scripts.withdraw(waiter.key, request_id, waiter.entry, waiter.priority)
-        )
+        self._detach(self._scripts.withdraw(waiter.key, request_id, waiter.entry, waiter.priority))
 
     def _finish(self, waiter: Waiter) -> None:
         waiter.state = "ended"

@@ -24,7 +24,13 @@ __all__ = ["ALL", "Admission", "Charged", "Scripts", "StatusReply", "Sync"]
 # The grant script does the most per entry, and a batch of them the most of all.
 _MOST = {"grant": 8, "claim": 8, "sync": 4}
 ALL = {
-    name: Script(name, source, grouped=name != "control", most=_MOST.get(name, 32))
+    name: Script(
+        name,
+        source,
+        grouped=name != "control",
+        most=_MOST.get(name, 32),
+        tells_again=name == "admit",
+    )
     for name, source in sorted(script_sources().items())
 }
 
@@ -67,7 +73,9 @@ class StatusReply(msgspec.Struct, frozen=True):
 class Scripts:
     """The scripts, called through the executor."""
 
-    def __init__(self, executor: Executor, channels: str, client: str, client_lease: float, driver_lease: float) -> None:
+    def __init__(
+        self, executor: Executor, channels: str, client: str, client_lease: float, driver_lease: float
+    ) -> None:
         """Tell every call who calls; leases in seconds, a driver lease of 0 for a client that drives nothing."""
         self._executor = executor
         self._channels = channels
@@ -76,13 +84,13 @@ class Scripts:
 
     async def hit(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Charge now or not at all."""
-        entry = ("hit", 0, 0, encode_costs(costs), 0, 0, 0)
+        entry = ("hit", 0, 0, encode_costs(costs), 0, 0)
         reply = await self._executor.call(ALL["admit"], key, entry, replayable=False)
         return _decision(key, *reply)
 
     async def check(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Look, take nothing."""
-        entry = ("check", 0, 0, encode_costs(costs), 0, 0, 0)
+        entry = ("check", 0, 0, encode_costs(costs), 0, 0)
         return _decision(key, *await self._executor.call(ALL["admit"], key, entry))
 
     def request(
@@ -90,15 +98,13 @@ class Scripts:
     ) -> asyncio.Future[Any]:
         """Admit or enqueue; the reply is for `admission`."""
         wait = -1 if timeout is None else int(timeout * 1e6)
-        entry = ("submit" if estimate else "request", seq, priority, costs, wait, 0, 0)
+        entry = ("submit" if estimate else "request", seq, priority, costs, wait, 0)
         return self._executor.call(ALL["admit"], key, entry)
 
     def requeue(self, key: Key, priority: int, entry: bytes) -> asyncio.Future[Any]:
         """Put a request that Redis forgot back to its place; the reply is for `admission`."""
         _, seq, enqueued, deadline, costs = entry.split(b" ")
-        return self._executor.call(
-            ALL["admit"], key, ("return", seq, priority, costs, deadline, enqueued, 1)
-        )
+        return self._executor.call(ALL["admit"], key, ("return", seq, priority, costs, deadline, enqueued))
 
     @staticmethod
     def admission(key: Key, reply: list[Any]) -> Admission:
@@ -165,14 +171,16 @@ class Scripts:
         """Give up driving a key."""
         await self._executor.call(ALL["resign"], key, ("resign",))
 
-    async def control(self, key: str, operation: Literal["pause", "resume", "read"], field: str = "") -> set[str]:
+    async def control(
+        self, key: str, operation: Literal["pause", "resume", "read"], field: str = ""
+    ) -> set[str]:
         """Change or read what is paused everywhere."""
         entry = (1, key, operation, field, self._channels)
         reply = await self._executor.call(ALL["control"], None, entry)
         return {name.decode() for name in reply}
 
 
-def _decision(  # noqa: PLR0913 - the fields of the reply
+def _decision(
     key: Key, allowed: int, reason: bytes, index: int, remaining: int, retry: int, reset: int
 ) -> Decision:
     return Decision(

@@ -52,9 +52,7 @@ class Session:
         self._key_of = key_of
         self.executor = Executor(source, tuple(ALL.values()), settings.command_timeout, emit)
         driver_lease = 2 * settings.poll_interval if settings.processor else 0.0
-        self.scripts = Scripts(
-            self.executor, names.channels, self.client, settings.lease, driver_lease
-        )
+        self.scripts = Scripts(self.executor, names.channels, self.client, settings.lease, driver_lease)
         self.requests = Requests(self.scripts, self.client, emit)
         self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval)
         self.listener = Listener(source, names.channels, self.client, self, emit)
@@ -122,7 +120,7 @@ class Session:
             return
         with contextlib.suppress(RateLimitError):
             # A process without a configuration for this name cannot grant for it.
-            self.processor.schedule(self._key_of(*found), random.random() * 0.02 if everyone else 0)  # noqa: S311
+            self.processor.schedule(self._key_of(*found), random.random() * 0.02 if everyone else 0)
 
     def on_pauses(self) -> None:
         """Read again what is paused, and look at the queues of what no longer is."""
@@ -191,7 +189,7 @@ class Session:
     async def _tick(self) -> None:
         """Renew leases and ask for what no message told; also the safety net for pauses."""
         while True:
-            await asyncio.sleep(self._settings.lease / 3 * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
+            await asyncio.sleep(self._settings.lease / 3 * random.uniform(0.8, 1.0))
             await self._read_pauses()
             with contextlib.suppress(RateLimitError):
                 await self.requests.sync(scan=False)

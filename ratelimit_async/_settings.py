@@ -25,12 +25,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if not isinstance(self.prefix, str) or not 0 < len(self.prefix) <= 64:  # noqa: PLR2004
+        if not isinstance(self.prefix, str) or not 0 < len(self.prefix) <= 64:
             raise ConfigurationError("prefix", self.prefix, "must be a text of 1 to 64 characters")
         if not isinstance(self.processor, bool):
             raise ConfigurationError("processor", self.processor, "must be True or False")
         size = self.batch_size
-        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 1000:  # noqa: PLR2004
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 1000:
             raise ConfigurationError("batch_size", size, "must be a whole number from 1 to 1000")
         for field, least in (
             ("poll_interval", 0.01),
@@ -44,6 +44,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 isinstance(value, bool)
                 or not isinstance(value, (int, float))
                 or not math.isfinite(value)
-                or not least <= value <= 86_400  # noqa: PLR2004 - a day
+                or not least <= value <= 86_400
             ):
                 raise ConfigurationError(field, value, f"must be seconds from {least} to 86400")

@@ -29,7 +29,7 @@ async def supervise(what: str, run: Callable[[], Awaitable[None]], emit: Emit) -
             error = raised
         if loop.time() - started > _HEALTHY:
             pause = _FIRST
-        wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        wait = pause * random.uniform(0.5, 1.0)
         emit(Restarted(what=what, error=repr(error), after=wait))
         await asyncio.sleep(wait)
         pause = min(pause * 2, _LONGEST)

@@ -36,9 +36,7 @@ class RedisServer:
         self._directory = tempfile.mkdtemp()
         self._options = [*options, "--appendonly", "yes" if appendonly else "no"]
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = redis.Redis(
-            port=self.port, decode_responses=True, protocol=2, socket_connect_timeout=1
-        )
+        self.client = redis.Redis(port=self.port, decode_responses=True, protocol=2, socket_connect_timeout=1)
 
     def __enter__(self) -> Self:
         self.start()

@@ -41,7 +41,10 @@ def test_a_name_is_configured_by_any_form() -> None:
         ({"limits": {"openai": "0/minute"}}, "limits['openai'].amount"),
         ({"limits": {"openai": ["5/second", "x"]}}, "limits['openai'][1]"),
         ({"limits": {"openai": {"limits": "0/minute"}}}, "limits['openai'].limits.amount"),
-        ({"limits": {"openai": {"limits": "5/s", "queue": {"max_size": 0}}}}, "limits['openai'].queue.max_size"),
+        (
+            {"limits": {"openai": {"limits": "5/s", "queue": {"max_size": 0}}}},
+            "limits['openai'].queue.max_size",
+        ),
         ({"limits": {"openai": {"limits": "5/s", "queue": {"size": 1}}}}, "limits['openai'].queue.size"),
         ({"limits": {"openai": {"limits": "5/s", "queue": 7}}}, "limits['openai'].queue"),
         ({"limits": {"openai": {"limits": "5/s", "que": 7}}}, "limits['openai'].que"),
@@ -148,7 +151,10 @@ def test_a_timeout_that_is_none_is_refused(timeout: Any) -> None:
         decode_timeout(timeout)
 
 
-@pytest.mark.parametrize(("name", "by"), [("", None), ("x" * 257, None), (5, None), ("a", ""), ("a", "x" * 257), ("a", True), ("a", 1.5)])
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [("", None), ("x" * 257, None), (5, None), ("a", ""), ("a", "x" * 257), ("a", True), ("a", 1.5)],
+)
 async def test_names_and_subjects_are_checked(name: Any, by: Any) -> None:
     async with RateLimiter("memory://") as limiter:
         with pytest.raises(ConfigurationError) as caught:

@@ -49,7 +49,9 @@ async def test_no_request_is_lost_while_something_is_killed_again_and_again(
 
 async def test_requests_survive_command_connections_that_are_killed(own_server: RedisServer) -> None:
     async with RateLimiter(own_server.url, limits=LIMITS) as limiter:
-        breaking = asyncio.create_task(killer(own_server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes", every=0.1))
+        breaking = asyncio.create_task(
+            killer(own_server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes", every=0.1)
+        )
         results = await asyncio.gather(*(limiter.request("a", number, n) for n in range(100)))
         breaking.cancel()
         assert results == list(range(100))
@@ -147,7 +149,9 @@ async def test_waiters_of_a_killed_process_are_dropped_without_charge(own_server
         assert status.queue.depth == 0
 
 
-async def test_grants_that_nobody_claims_go_to_the_next(own_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_grants_that_nobody_claims_go_to_the_next(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limits = {"full": "1 per 30 seconds"}
     async with (
         RateLimiter(own_server.url, limits=limits, lease=0.4, poll_interval=0.1) as limiter,

@@ -117,7 +117,11 @@ def test_named_constructors_say_their_period() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "field"),
-    [({"algorithm": "magic"}, "algorithm"), ({"algorithm": "concurrent"}, "algorithm"), ({"unit": ""}, "unit")],
+    [
+        ({"algorithm": "magic"}, "algorithm"),
+        ({"algorithm": "concurrent"}, "algorithm"),
+        ({"unit": ""}, "unit"),
+    ],
 )
 def test_a_limit_checks_its_own_fields(fields: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -56,9 +56,7 @@ async def test_never_more_than_the_amount_in_any_window(
     waiting=st.lists(st.tuples(st.booleans(), st.integers(0, 2), st.integers(1, 4)), min_size=1, max_size=15),
     cancelled=st.sets(st.integers(0, 14)),
 )
-async def test_nobody_overtakes(
-    url: str, waiting: list[tuple[bool, int, int]], cancelled: set[int]
-) -> None:
+async def test_nobody_overtakes(url: str, waiting: list[tuple[bool, int, int]], cancelled: set[int]) -> None:
     limits = {(name := next(names)): "4 per 0.02 seconds"}
     stamps: dict[int, float] = {}
 
@@ -94,7 +92,7 @@ async def _depth_is(limiter: RateLimiter, name: str, n: int) -> bool:
     return (await limiter.status(name)).queue.depth == n
 
 
-class Raised(Exception):  # noqa: N818
+class Raised(Exception):
     """What a function raises."""
 
 

@@ -69,7 +69,9 @@ async def test_requests_beyond_the_limit_wait_and_all_run(limiter: RateLimiter) 
     assert results == list(range(7))
 
 
-async def test_a_plain_function_runs_in_a_thread_and_keywords_go_through_partial(limiter: RateLimiter) -> None:
+async def test_a_plain_function_runs_in_a_thread_and_keywords_go_through_partial(
+    limiter: RateLimiter,
+) -> None:
     assert await limiter.request("tokens", max, 3, 5) == 5
     assert await limiter.request("tokens", functools.partial(int, base=2), "101") == 5
     assert await limiter.request("tokens", functools.partial(number, n=4)) == 4

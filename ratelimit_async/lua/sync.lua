@@ -35,5 +35,9 @@ return run(2, function(group, a)
       lost[#lost + 1] = seqs[i]
     end
   end
+  -- A driver that died leaves nobody to look at the queue: whoever waits sees to it.
+  if redis.call('EXISTS', group.driver) == 0 then
+    nudge(group, true)
+  end
   return { held and 1 or 0, ready, lost }
 end)
