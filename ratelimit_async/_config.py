@@ -90,6 +90,11 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False):
     limits: Any
     queue: QueueConfig = msgspec.field(default_factory=QueueConfig)
 
+    @property
+    def parsed(self) -> tuple[Limit, ...]:
+        """The limits, by their type."""
+        return cast("tuple[Limit, ...]", self.limits)
+
     def __post_init__(self) -> None:
         """Decode what was given."""
         msgspec.structs.force_setattr(self, "limits", decode_limits(self.limits, "limits"))
@@ -119,18 +124,14 @@ def _check_count(field: str, value: object, most: int) -> None:
         raise ConfigurationError(field, value, f"must be a whole number from 1 to {most}")
 
 
-def decode_configs(
-    limits: object, default: object
-) -> tuple[dict[str, RateLimitConfig], RateLimitConfig | None]:
+def decode_configs(limits: object, default: object) -> tuple[dict[str, RateLimitConfig], RateLimitConfig | None]:
     """Read the configurations of all names, and that of the others."""
     if limits is None:
         limits = {}
     if not isinstance(limits, Mapping):
         raise ConfigurationError("limits", limits, "must be a mapping from names to what they allow")
     specs = cast("Mapping[object, object]", limits)
-    configs = {
-        decode_name(name, "limits"): _decode_config(spec, f"limits[{name!r}]") for name, spec in specs.items()
-    }
+    configs = {decode_name(name, "limits"): _decode_config(spec, f"limits[{name!r}]") for name, spec in specs.items()}
     return configs, None if default is None else _decode_config(default, "default")
 
 
@@ -162,7 +163,7 @@ def decode_cost(cost: object, config: RateLimitConfig, *, limited: bool = True) 
         given.update(cast("Mapping[str, object]", cost))
     else:
         given["requests"] = cost
-    limits: tuple[Limit, ...] = config.limits
+    limits = config.parsed
     units = {limit.unit for limit in limits}
     costs: dict[str, int] = {}
     for unit, number in given.items():

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # All that a broken, hung or unwilling Redis shows itself as.
-FAILURES = (RedisError, OSError, TimeoutError, EOFError)
+FAILURES: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError, EOFError)
 
 _LATER = ("redis+sentinel", "redis+cluster")
 _SCHEMES = ("redis://", "rediss://", "unix://", "memory://")

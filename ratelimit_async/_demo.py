@@ -17,7 +17,7 @@ from ratelimit_async._events import Event, Queued, log_event
 from ratelimit_async._limiter import RateLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from ratelimit_async._values import Status
 
@@ -140,9 +140,7 @@ async def _follow(plan: Plan, prefix: str, name: str, board: Board) -> None:
             process.terminate()
         await process.wait()
     if process.returncode not in (0, -15):
-        raise ConfigurationError(
-            "processes", plan.processes, f"worker {name} ended with {process.returncode}"
-        )
+        raise ConfigurationError("processes", plan.processes, f"worker {name} ended with {process.returncode}")
 
 
 def worker_main() -> None:
@@ -165,16 +163,17 @@ async def _print_grants(url: str, prefix: str, seconds: float, name: str) -> Non
 
 
 @contextlib.asynccontextmanager
-async def _view(plan: Plan, board: Board, limiter: RateLimiter) -> AsyncIterator[None]:
+async def _view(plan: Plan, board: Board, limiter: RateLimiter) -> AsyncGenerator[None]:
     """Show the board while the block runs."""
-    plain = plan.plain
-    if not plain:
+    draw = _print_lines
+    if not plan.plain:
         try:
             from ratelimit_async._demo_view import show
+
+            draw = show
         except ImportError:
             print("for a live view: pip install 'ratelimit-async[cli]'")
-            plain = True
-    task = asyncio.create_task(_print_lines(board, limiter) if plain else show(board, limiter))
+    task = asyncio.create_task(draw(board, limiter))
     try:
         yield
     finally:
@@ -201,7 +200,8 @@ def line_of(status: Status, board: Board) -> str:
 def out_of_order(granted: list[Granted]) -> int:
     """Count grants that overtook: same priority, queued before another and granted in a later step than it.
 
-    Times of queueing are those at which each process heard of its place, so only a difference of more than 50 ms counts.
+    Times of queueing are those at which each process heard of its place, so only a difference of more than
+    50 ms counts.
     """
     count = 0
     for level in range(len(LEVELS)):

@@ -46,13 +46,13 @@ def _picture(status: Status, board: Board) -> Panel:
     coming = [(f"{mark} ", _COLOURS[level]) for mark, (level, _) in queue[:10]]
     lines.append(Text.assemble("next     ", *coming))
     lines.append(Text(""))
-    for one in board.granted[-6:]:
-        lines.append(
-            Text.assemble(
-                f"worker {one.worker}  ",
-                (f"{LEVELS[one.level]:7}", _COLOURS[one.level]),
-                f" waited {one.waited:5.2f} s",
-            )
+    lines.extend(
+        Text.assemble(
+            f"worker {one.worker}  ",
+            (f"{LEVELS[one.level]:7}", _COLOURS[one.level]),
+            f" waited {one.waited:5.2f} s",
         )
+        for one in board.granted[-6:]
+    )
     title = f"granted {len(board.granted)}   waiting {status.queue.depth}"
     return Panel(Group(*lines), title=title, width=78, height=16)

@@ -160,9 +160,7 @@ _LEVELS: dict[type[Event], int] = {
 }
 
 _stdlib = logging.getLogger("ratelimit_async")
-_plain = structlog.wrap_logger(
-    _stdlib, processors=[structlog.processors.KeyValueRenderer(key_order=["event"])]
-)
+_plain = structlog.wrap_logger(_stdlib, processors=[structlog.processors.KeyValueRenderer(key_order=["event"])])
 
 
 def _logger() -> Any:

@@ -1,7 +1,7 @@
 """The executor: one multiplexed connection, written and read by tasks of its own; callers await futures.
 
-Calls made in one turn of the event loop, or while earlier ones are on the wire, travel together: as one EVALSHA with many
-entries where they share a script, otherwise as one pipeline. Cancelling a caller never touches the connection.
+Calls made in one turn of the event loop, or while earlier ones are on the wire, travel together: as one EVALSHA with
+many entries where they share a script, otherwise as one pipeline. Cancelling a caller never touches the connection.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ratelimit_async._connection import FAILURES, NoScriptError, ResponseError
 from ratelimit_async._errors import RateLimitError
@@ -66,9 +66,7 @@ class Call:
 
     __slots__ = ("again", "entry", "future", "key", "replayable", "script", "since")
 
-    def __init__(
-        self, script: Script, key: Key | None, entry: tuple[Argument, ...], *, replayable: bool
-    ) -> None:
+    def __init__(self, script: Script, key: Key | None, entry: tuple[Argument, ...], *, replayable: bool) -> None:
         """Belong to the running loop."""
         loop = asyncio.get_running_loop()
         self.script = script
@@ -88,9 +86,7 @@ class Call:
 class Executor:
     """Sends script calls and hands out their replies."""
 
-    def __init__(
-        self, source: Source, scripts: tuple[Script, ...], command_timeout: float, emit: Emit
-    ) -> None:
+    def __init__(self, source: Source, scripts: tuple[Script, ...], command_timeout: float, emit: Emit) -> None:
         """Take where connections come from, and what to load into each."""
         self.on_next: Callable[[Key, float], None] = lambda _key, _seconds: None
         self.head: tuple[Argument, ...] = ()
@@ -192,9 +188,7 @@ class Executor:
         while self._pending:
             call = self._pending[0]
             if batch and (
-                call.script is not batch[0].script
-                or not call.script.grouped
-                or len(batch) >= call.script.most
+                call.script is not batch[0].script or not call.script.grouped or len(batch) >= call.script.most
             ):
                 break
             self._pending.popleft()
@@ -249,15 +243,13 @@ class Executor:
 
     async def _load(self, wire: Wire) -> None:
         """Load all scripts; nothing else is on the wire meanwhile."""
-        packed = [
-            part for script in self._scripts for part in wire.pack_command("SCRIPT", "LOAD", script.source)
-        ]
+        packed = [part for script in self._scripts for part in wire.pack_command("SCRIPT", "LOAD", script.source)]
         async with asyncio.timeout(self._timeout):
             await wire.send_packed_command(packed, check_health=False)
             for _ in self._scripts:
                 await wire.read_response(disable_decoding=True)
 
-    def _deliver(self, batch: list[Call], reply: Any) -> None:
+    def _deliver(self, batch: list[Call], reply: list[Any]) -> None:
         if not batch[0].script.grouped:
             if not batch[0].future.done():
                 batch[0].future.set_result(reply)
@@ -268,12 +260,13 @@ class Executor:
                 for call in calls:
                     call.fail(self._source.failure(text))
                 continue
-            for call, value in zip(calls, result[1:], strict=True):
+            values = cast("list[Any]", result)
+            for call, value in zip(calls, values[1:], strict=True):
                 if not call.future.done():
                     call.future.set_result(value)
             key = calls[0].key
-            if result[0] >= 0 and key is not None:
-                self.on_next(key, result[0] / 1e6)
+            if values[0] >= 0 and key is not None:
+                self.on_next(key, values[0] / 1e6)
 
     async def _watch(self) -> None:
         """Notice a server that takes calls and never answers."""
@@ -336,9 +329,9 @@ def _groups(batch: list[Call]) -> list[list[Call]]:
     return groups
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first(error: BaseException) -> BaseException:
     """Give the first plain exception of a group."""
-    error = group.exceptions[0]
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        error = group.exceptions[0]
     return error

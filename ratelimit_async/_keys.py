@@ -37,10 +37,10 @@ class Key:
         queues = [f"{base}q{level}" for level in range(config.queue.priorities)]
         names = [f"{base}d", f"{base}c", f"{base}r", f"{base}l", *queues]
         same: dict[str, list[int]] = {}
-        for limit in config.limits:
+        for limit in config.parsed:
             same.setdefault(f"{_SHORT[limit.algorithm]}:{limit.unit}", []).append(limit.period_us)
         header: list[bytes | str | int] = []
-        for limit in config.limits:
+        for limit in config.parsed:
             kind = f"{_SHORT[limit.algorithm]}:{limit.unit}"
             # Neither amount nor period is in the name, so that what is counted outlives a change of either.
             names.append(f"{base}{kind}:{sorted(same[kind]).index(limit.period_us)}")
@@ -48,7 +48,7 @@ class Key:
         self.redis = tuple(name.encode() for name in names)
         self.header = tuple(header)
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
-        self.slack = min(4_000, min(limit.period_us for limit in config.limits) // 250)
+        self.slack = min(4_000, min(limit.period_us for limit in config.parsed) // 250)
 
     @property
     def paused(self) -> bool:

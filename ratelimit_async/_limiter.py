@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, overload
 
 from anyio import to_thread
 
@@ -45,6 +44,7 @@ from ratelimit_async._values import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from datetime import timedelta
     from types import TracebackType
     from typing import Self
 
@@ -208,8 +208,8 @@ class RateLimiter:
     async def request(
         self,
         name: str,
-        fn: Callable[..., Any],
-        *args: Any,
+        fn: Callable[[*Ts], Any],
+        *args: *Ts,
         by: str | int | Unset | None = UNSET,
         cost: Cost | Unset = UNSET,
         priority: Priority | Unset = UNSET,
@@ -303,8 +303,8 @@ class RateLimiter:
     async def submit(
         self,
         name: str,
-        fn: Callable[..., Any],
-        *args: Any,
+        fn: Callable[[*Ts], Any],
+        *args: *Ts,
         by: str | int | Unset | None = UNSET,
         cost: Cost | Unset = UNSET,
         priority: Priority | Unset = UNSET,
@@ -383,9 +383,7 @@ class RateLimiter:
             RedisUnavailable: If Redis does not answer.
         """
         session, key, costs = self._prepare(name, by, None)
-        reply = await session.scripts.status(
-            key, decode_priority("normal", key.config.queue.priorities), costs
-        )
+        reply = await session.scripts.status(key, decode_priority("normal", key.config.queue.priorities), costs)
         processor = session.processor
         last = processor.last_run
         return Status(
@@ -399,7 +397,7 @@ class RateLimiter:
                     remaining=max(limit.amount - used, 0),
                     reset_after=reset,
                 )
-                for limit, (used, reset) in zip(key.config.limits, reply.limits, strict=True)
+                for limit, (used, reset) in zip(key.config.parsed, reply.limits, strict=True)
             ),
             queue=QueueStatus(
                 depth=sum(reply.depths),
@@ -513,9 +511,7 @@ class RateLimiter:
     def _key_of(self, name: str, by: str | None) -> Key:
         return self._names.key(name, by, self._config_of(name))
 
-    def _prepare(
-        self, name: str, by: str | int | None, cost: Cost | None
-    ) -> tuple[Session, Key, dict[str, int]]:
+    def _prepare(self, name: str, by: str | int | None, cost: Cost | None) -> tuple[Session, Key, dict[str, int]]:
         session = self._live()
         key = self._key_of(decode_name(name), decode_subject(by))
         return session, key, {"requests": 1} if cost is None else decode_cost(cost, key.config)
@@ -547,7 +543,7 @@ async def _call(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         return await fn(*args)
     result = await to_thread.run_sync(fn, *args)
     # A lambda around a coroutine, or a callable object, shows itself only now.
-    return await cast("Awaitable[Any]", result) if inspect.isawaitable(result) else result
+    return await result if inspect.isawaitable(result) else result
 
 
 async def _run_ticket(session: Session, waiter: Waiter, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:

@@ -73,30 +73,22 @@ class Limit(msgspec.Struct, frozen=True):
         _check_limit(self)
 
     @classmethod
-    def per_second(
-        cls, amount: int, *, algorithm: Algorithm = "sliding_window", unit: str = "requests"
-    ) -> Limit:
+    def per_second(cls, amount: int, *, algorithm: Algorithm = "sliding_window", unit: str = "requests") -> Limit:
         """Allow an amount per second."""
         return cls(amount, 1.0, algorithm, unit)
 
     @classmethod
-    def per_minute(
-        cls, amount: int, *, algorithm: Algorithm = "sliding_window", unit: str = "requests"
-    ) -> Limit:
+    def per_minute(cls, amount: int, *, algorithm: Algorithm = "sliding_window", unit: str = "requests") -> Limit:
         """Allow an amount per minute."""
         return cls(amount, 60.0, algorithm, unit)
 
     @classmethod
-    def per_hour(
-        cls, amount: int, *, algorithm: Algorithm = "sliding_window", unit: str = "requests"
-    ) -> Limit:
+    def per_hour(cls, amount: int, *, algorithm: Algorithm = "sliding_window", unit: str = "requests") -> Limit:
         """Allow an amount per hour."""
         return cls(amount, 3600.0, algorithm, unit)
 
     @classmethod
-    def per_day(
-        cls, amount: int, *, algorithm: Algorithm = "sliding_window", unit: str = "requests"
-    ) -> Limit:
+    def per_day(cls, amount: int, *, algorithm: Algorithm = "sliding_window", unit: str = "requests") -> Limit:
         """Allow an amount per day."""
         return cls(amount, 86_400.0, algorithm, unit)
 
@@ -202,8 +194,8 @@ def _decode(spec: object, field: str) -> list[Limit]:
         return [_from_mapping(cast("Mapping[object, object]", spec), field)]
     if isinstance(spec, Sequence) and not isinstance(spec, (bytes, bytearray)):
         items = cast("Sequence[object]", spec)
-        if isinstance(spec, tuple) and len(items) == 2 and not isinstance(items[0], _SPECS):
-            return [_made(field, spec, *items)]
+        if isinstance(items, tuple) and len(items) == 2 and not isinstance(items[0], _SPECS):
+            return [_made(field, items, *items)]
         return [limit for i, item in enumerate(items) for limit in _decode(item, f"{field}[{i}]")]
     problem = "must be a text such as '500/minute', (amount, seconds), a mapping, a Limit, or a list of them"
     raise ConfigurationError(field, spec, problem)

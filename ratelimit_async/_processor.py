@@ -1,4 +1,4 @@
-"""The processor: grants waiting requests of the keys that this process drives, each at the time when it becomes possible."""
+"""The processor: grants the waiting requests of the keys that this process drives, each when it becomes possible."""
 
 from __future__ import annotations
 

@@ -53,9 +53,7 @@ class Listener:
         """Listen until the connection fails; the supervisor starts it again."""
         wire = await self._source.open()
         try:
-            await wire.send_packed_command(
-                wire.pack_command("SUBSCRIBE", self._own, self._all), check_health=False
-            )
+            await wire.send_packed_command(wire.pack_command("SUBSCRIBE", self._own, self._all), check_health=False)
             await self._read(wire)
         except FAILURES as error:
             text = str(error) or f"no sign of life for {2 * _SILENCE} s"

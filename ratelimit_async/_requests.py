@@ -138,9 +138,7 @@ class Requests:
             if isinstance(error, RequestTimeout):
                 raise
             self._abandon(waiter)
-            self._emit(
-                Expired(name=waiter.key.name, by=waiter.key.by, id=waiter.id, timeout=waiter.timeout or 0)
-            )
+            self._emit(Expired(name=waiter.key.name, by=waiter.key.by, id=waiter.id, timeout=waiter.timeout or 0))
             raise RequestTimeout(waiter.key.name, waiter.timeout) from None
         except asyncio.CancelledError:
             self.cancel(waiter, "caller")

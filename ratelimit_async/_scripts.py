@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ratelimit_async._executor import Executor
     from ratelimit_async._keys import Key
+    from ratelimit_async._values import Reason
 
 __all__ = ["ALL", "Admission", "Charged", "Scripts", "StatusReply", "Sync"]
 
@@ -143,9 +144,7 @@ class Scripts:
         """Take a request out of the queue or refund its grant; the reply is b"" where it is not known."""
         return self._executor.call(ALL["withdraw"], key, (request_id, entry, priority, reason))
 
-    def adjust(
-        self, key: Key, stamp: int, refund: Mapping[str, int], charge: Mapping[str, int]
-    ) -> asyncio.Future[Any]:
+    def adjust(self, key: Key, stamp: int, refund: Mapping[str, int], charge: Mapping[str, int]) -> asyncio.Future[Any]:
         """Give back and charge after the fact."""
         entry = (stamp, encode_costs(refund), encode_costs(charge))
         return self._executor.call(ALL["adjust"], key, entry, replayable=False)
@@ -171,22 +170,18 @@ class Scripts:
         """Give up driving a key."""
         await self._executor.call(ALL["resign"], key, ("resign",))
 
-    async def control(
-        self, key: str, operation: Literal["pause", "resume", "read"], field: str = ""
-    ) -> set[str]:
+    async def control(self, key: str, operation: Literal["pause", "resume", "read"], field: str = "") -> set[str]:
         """Change or read what is paused everywhere."""
         entry = (1, key, operation, field, self._channels)
         reply = await self._executor.call(ALL["control"], None, entry)
         return {name.decode() for name in reply}
 
 
-def _decision(
-    key: Key, allowed: int, reason: bytes, index: int, remaining: int, retry: int, reset: int
-) -> Decision:
+def _decision(key: Key, allowed: int, reason: bytes, index: int, remaining: int, retry: int, reset: int) -> Decision:
     return Decision(
         allowed=bool(allowed),
-        reason=reason.decode(),
-        limit=key.config.limits[index - 1],
+        reason=cast("Reason", reason.decode()),
+        limit=key.config.parsed[index - 1],
         remaining=remaining,
         retry_after=retry / 1e6 if retry >= 0 else None,
         reset_after=reset / 1e6,

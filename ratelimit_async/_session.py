@@ -155,7 +155,7 @@ class Session:
         settings = self._settings
         try:
             await self.executor.start()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whoever enters is told
             self._ready.set_exception(error)
             self._ready.exception()
             return

@@ -55,7 +55,7 @@ class LimitStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A key's queue now; waits in seconds; `estimated_wait` is that of one more request of normal priority and cost 1."""
+    """A key's queue now; waits in seconds, `estimated_wait` for one more request of normal priority and cost 1."""
 
     depth: int
     depth_by_priority: tuple[int, ...]

@@ -96,9 +96,7 @@ async def test_subjects_and_names_have_their_own_counters(url: str) -> None:
         assert not (await limiter.hit("a", by="7")).allowed
 
 
-hostile = st.text(
-    st.one_of(st.sampled_from(":{}* \n\r\0%/\\[]é\ud800💥|.-"), st.characters()), min_size=1, max_size=12
-)
+hostile = st.text(st.one_of(st.sampled_from(":{}* \n\r\0%/\\[]é\ud800💥|.-"), st.characters()), min_size=1, max_size=12)
 
 
 @given(st.lists(st.tuples(hostile, st.none() | hostile), min_size=1, max_size=6, unique=True))

@@ -66,9 +66,7 @@ def test_every_script_starts_with_its_contract(script: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_no_script_scans_the_keyspace_or_needs_more_than_plain_lua(script: Path) -> None:
     text = script.read_text()
-    assert [
-        word for word in ("'KEYS'", "'SCAN'", "cmsgpack", "cjson", "struct.", "bit.") if word in text
-    ] == []
+    assert [word for word in ("'KEYS'", "'SCAN'", "cmsgpack", "cjson", "struct.", "bit.") if word in text] == []
 
 
 def test_importing_the_package_brings_no_optional_one() -> None:

@@ -96,9 +96,7 @@ async def test_waiting_ones_are_granted_by_priority_then_in_order(limiter: RateL
     await limiter.pause("short")
     levels = {"low": "low", "high": "high", "normal": "normal", "0": 0, "2": 2}
     tickets = [
-        await limiter.submit("short", call, f"{mark}{n}", priority=levels[mark])
-        for n in range(2)
-        for mark in levels
+        await limiter.submit("short", call, f"{mark}{n}", priority=levels[mark]) for n in range(2) for mark in levels
     ]
     assert (await limiter.status("short")).queue.depth_by_priority == (4, 2, 4)
     await limiter.resume("short")
@@ -182,7 +180,7 @@ async def test_the_worst_priority_is_dropped_first_and_never_a_better_one(limite
 
 
 async def test_a_timeout_leaves_the_queue_and_charges_nothing(limiter: RateLimiter) -> None:
-    with pytest.raises(RequestTimeout, match="within 0.05 s"):
+    with pytest.raises(RequestTimeout, match=r"within 0\.05 s"):
         await limiter.request("full", number, 1, timeout=0.05)
     with pytest.raises(TimeoutError):
         await limiter.acquire("full", timeout=timedelta(milliseconds=20))

@@ -8,9 +8,7 @@ limiter = RateLimiter(
     "memory://",
     limits={
         "a": ["5/minute", Limit.per_second(3), (5, 60)],
-        "b": RateLimitConfig(
-            limits=[Limit(10, 1.0)], queue=QueueConfig(max_size=500, overflow="drop_oldest")
-        ),
+        "b": RateLimitConfig(limits=[Limit(10, 1.0)], queue=QueueConfig(max_size=500, overflow="drop_oldest")),
     },
     default=None,
     poll_interval=0.5,
