@@ -15,7 +15,7 @@ from ratelimit_async._scripts import ALL
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-LIMIT = (1_000_000, 60)
+LIMIT = (1_000_000_000_000, 60)
 
 
 async def _rate(call: Callable[[], Awaitable[object]], callers: int, seconds: float) -> float:

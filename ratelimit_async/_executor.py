@@ -260,7 +260,7 @@ class Executor:
                 for call in calls:
                     call.fail(self._source.failure(text))
                 continue
-            values = cast("list[Any]", result)
+            values: list[Any] = result
             for call, value in zip(calls, values[1:], strict=True):
                 if not call.future.done():
                     call.future.set_result(value)
