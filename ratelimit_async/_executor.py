@@ -249,7 +249,7 @@ class Executor:
             for _ in self._scripts:
                 await wire.read_response(disable_decoding=True)
 
-    def _deliver(self, batch: list[Call], reply: list[Any]) -> None:
+    def _deliver(self, batch: list[Call], reply: list[list[Any] | bytes | Exception]) -> None:
         if not batch[0].script.grouped:
             if not batch[0].future.done():
                 batch[0].future.set_result(reply)
@@ -260,13 +260,12 @@ class Executor:
                 for call in calls:
                     call.fail(self._source.failure(text))
                 continue
-            values: list[Any] = result
-            for call, value in zip(calls, values[1:], strict=True):
+            for call, value in zip(calls, result[1:], strict=True):
                 if not call.future.done():
                     call.future.set_result(value)
             key = calls[0].key
-            if values[0] >= 0 and key is not None:
-                self.on_next(key, values[0] / 1e6)
+            if result[0] >= 0 and key is not None:
+                self.on_next(key, result[0] / 1e6)
 
     async def _watch(self) -> None:
         """Notice a server that takes calls and never answers."""
