@@ -135,11 +135,13 @@ async def _follow(plan: Plan, prefix: str, name: str, board: Board) -> None:
     try:
         async for line in process.stdout:
             board.granted.append(msgspec.json.decode(line, type=Granted))
+    except BaseException:
+        # Only one that still runs: signalling one that has ended takes its exit code from asyncio.
+        process.terminate()
+        raise
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
         await process.wait()
-    if process.returncode not in (0, -15):
+    if process.returncode:
         raise ConfigurationError("processes", plan.processes, f"worker {name} ended with {process.returncode}")
 
 
