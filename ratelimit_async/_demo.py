@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 AMOUNT, PERIOD = 10, 2.0
 LEVELS = ("high", "normal", "low")
-_WORKERS = 4
-# Tests start workers as the demo does.
 WORKER = "from ratelimit_async._demo import worker_main; worker_main()"
 
 
@@ -82,8 +80,8 @@ def _limiter(url: str, prefix: str, hooks: list[object]) -> RateLimiter:
     )
 
 
-async def _work(url: str, prefix: str, seconds: float, names: str, board: Board) -> None:
-    """Bring about half again as many calls as the quota allows, and wait for those that have a place."""
+async def _work(url: str, prefix: str, seconds: float, names: str, board: Board, share: float = 1.0) -> None:
+    """Bring a share of half again as many calls as the quota allows, each waiting its turn."""
     queued: dict[str, float] = {}
 
     def note(event: Event) -> None:
@@ -115,7 +113,6 @@ async def _work(url: str, prefix: str, seconds: float, names: str, board: Board)
                 mark = f"{worker}{len(calls)}"
                 level = random.choices(range(3), (1, 3, 2))[0]
                 calls[mark] = group.create_task(call(worker, level, mark))
-                share = len(names) / _WORKERS
                 await asyncio.sleep(random.expovariate(1.5 * share * AMOUNT / PERIOD))
             # Whoever still waits goes home, so that the demo ends in time.
             for mark in list(board.waiting):
@@ -128,7 +125,7 @@ async def _follow(plan: Plan, prefix: str, name: str, board: Board) -> None:
         sys.executable,
         "-c",
         WORKER,
-        *(plan.url, prefix, str(plan.seconds), name),
+        *(plan.url, prefix, str(plan.seconds), name, str(1 / plan.processes)),
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -147,13 +144,13 @@ async def _follow(plan: Plan, prefix: str, name: str, board: Board) -> None:
 
 def worker_main() -> None:
     """Be one worker process: print a line of JSON per grant."""
-    url, prefix, seconds, name = sys.argv[1:5]
-    asyncio.run(_print_grants(url, prefix, float(seconds), name))
+    url, prefix, seconds, name, share = sys.argv[1:6]
+    asyncio.run(_print_grants(url, prefix, float(seconds), name, float(share)))
 
 
-async def _print_grants(url: str, prefix: str, seconds: float, name: str) -> None:
+async def _print_grants(url: str, prefix: str, seconds: float, name: str, share: float) -> None:
     board = Board()
-    task = asyncio.create_task(_work(url, prefix, seconds, name * _WORKERS, board))
+    task = asyncio.create_task(_work(url, prefix, seconds, name, board, share))
     told = 0
     while not task.done() or told < len(board.granted):
         for granted in board.granted[told:]:
