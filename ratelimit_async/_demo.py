@@ -205,7 +205,7 @@ def out_of_order(granted: list[Granted]) -> int:
     count = 0
     for level in range(len(LEVELS)):
         latest = 0.0
-        for one in sorted((g for g in granted if g.level == level), key=lambda g: g.granted_at):
+        for one in sorted((g for g in granted if g.level == level), key=lambda g: (g.granted_at, g.queued_at)):
             if one.queued_at < latest - 0.05:
                 count += 1
             latest = max(latest, one.queued_at)

@@ -24,11 +24,11 @@ async def show(board: Board, limiter: RateLimiter) -> None:
     """Draw ten times a second until cancelled."""
     with Live(refresh_per_second=10) as live:
         while True:
-            live.update(_picture(await limiter.status("api"), board))
+            live.update(picture(await limiter.status("api"), board))
             await asyncio.sleep(0.1)
 
 
-def _picture(status: Status, board: Board) -> Panel:
+def picture(status: Status, board: Board) -> Panel:
     used = min(status.limits[0].used, AMOUNT)
     lines = [
         Text.assemble(
