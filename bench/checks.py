@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LIMIT = (1_000_000_000_000, 60)
 
 
-async def _rate(call: Callable[[], Awaitable[object]], callers: int, seconds: float) -> float:
+async def _rate(call: Callable[[], Awaitable[object]], callers: int, seconds: float, counts: list[int]) -> float:
     done = 0
     end = time.perf_counter() + seconds
 
@@ -30,6 +30,7 @@ async def _rate(call: Callable[[], Awaitable[object]], callers: int, seconds: fl
 
     started = time.perf_counter()
     await asyncio.gather(*(loop() for _ in range(callers)))
+    counts.append(done)
     return done / (time.perf_counter() - started)
 
 
@@ -51,9 +52,15 @@ async def run_checks(url: str, *, repetitions: int = 5, seconds: float = 1.0) ->
 
         print("  callers   raw redis-py/s   ratelimit_async/s   ratio")
         for callers in (1, 16, 64, 256):
+            await limiter.reset("bench")
+            counts: list[int] = []
             figures: dict[str, list[float]] = {"raw": [], "ours": []}
             for _ in range(repetitions):
-                figures["raw"].append(await _rate(theirs, callers, seconds))
-                figures["ours"].append(await _rate(ours, callers, seconds))
+                figures["raw"].append(await _rate(theirs, callers, seconds, counts))
+                figures["ours"].append(await _rate(ours, callers, seconds, counts))
+            used = (await limiter.status("bench")).limits[0].used
+            if used != sum(counts):
+                message = f"{sum(counts)} checks were made, but {used} counted"
+                raise RuntimeError(message)
             a, b = (statistics.median(figures[side]) for side in ("raw", "ours"))
             print(f"  {callers:7}   {a:14.0f}   {b:17.0f}   {b / a:5.2f}")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import redis
 
 from ratelimit_async import Event, RateLimiter
+from ratelimit_async._demo import most_in_any_window
 from ratelimit_async._events import Queued
 
 PERIOD = 1.0
@@ -83,7 +84,7 @@ def run_waiting(
         seconds=seconds,
         grants=len(rows),
         ideal=rate * int(seconds / PERIOD),
-        most_in_any_window=most_in_any_window(stamps, PERIOD),
+        most_in_any_window=most_in_any_window(stamps, PERIOD - 5e-7),
         out_of_order=out_of_order(rows),
         script_calls_per_grant=stats["cmdstat_evalsha"]["calls"] / max(len(rows), 1),
         wake_ups=sorted(row[2] - max(stamp_free(stamps, row[1], rate), row[0]) for row in rows if row[1] > start + 1),
@@ -96,16 +97,6 @@ def stamp_free(stamps: list[float], granted_at: float, rate: int) -> float:
     bucket = PERIOD / 1000
     before = stamps[index - rate] if index >= rate else 0.0
     return (before // bucket + 1) * bucket + PERIOD if before else 0.0
-
-
-def most_in_any_window(stamps: list[float], period: float) -> int:
-    """Count the most grants in any window, by Redis' clock."""
-    most = start = 0
-    for end, stamp in enumerate(stamps):
-        while stamp - stamps[start] >= period - 5e-7:
-            start += 1
-        most = max(most, end - start + 1)
-    return most
 
 
 def out_of_order(rows: list[tuple[float, float, float]]) -> int:

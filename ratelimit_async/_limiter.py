@@ -24,23 +24,14 @@ from ratelimit_async._connection import source_of
 from ratelimit_async._errors import (
     ConfigurationError,
     NotStarted,
-    RateLimitError,
     UnknownRequest,
 )
 from ratelimit_async._events import Allowed, Denied, Events, Paused, Resumed, log_event
 from ratelimit_async._grants import Acquire, Grant, Ticket
 from ratelimit_async._keys import Key, KeyNames, parse_request_id
-from ratelimit_async._scripts import ALL
+from ratelimit_async._reports import health_of, status_of
 from ratelimit_async._session import Session
 from ratelimit_async._settings import Settings
-from ratelimit_async._values import (
-    Decision,
-    Health,
-    LimitStatus,
-    ProcessorStatus,
-    QueueStatus,
-    Status,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -53,6 +44,7 @@ if TYPE_CHECKING:
     from ratelimit_async._config import Cost, Priority
     from ratelimit_async._events import Hook
     from ratelimit_async._requests import Waiter
+    from ratelimit_async._values import Decision, Health, Status
 
 __all__ = ["RateLimiter"]
 
@@ -383,35 +375,7 @@ class RateLimiter:
             RedisUnavailable: If Redis does not answer.
         """
         session, key, costs = self._prepare(name, by, None)
-        reply = await session.scripts.status(key, decode_priority("normal", key.config.queue.priorities), costs)
-        processor = session.processor
-        last = processor.last_run
-        return Status(
-            name=key.name,
-            by=key.by,
-            paused=key.paused,
-            limits=tuple(
-                LimitStatus(
-                    limit=limit,
-                    used=used,
-                    remaining=max(limit.amount - used, 0),
-                    reset_after=reset,
-                )
-                for limit, (used, reset) in zip(key.config.parsed, reply.limits, strict=True)
-            ),
-            queue=QueueStatus(
-                depth=sum(reply.depths),
-                depth_by_priority=tuple(reply.depths),
-                oldest_wait=reply.oldest,
-                estimated_wait=reply.estimate,
-            ),
-            processor=ProcessorStatus(
-                active=reply.driven,
-                last_run=None if last is None else session.loop.time() - last,
-                runs=processor.runs,
-                grants=processor.grants,
-            ),
-        )
+        return await status_of(session, key, costs)
 
     async def reset(self, name: str, *, by: str | int | None = None) -> None:
         """Forget what a key's limits have counted; those who wait keep their places and may pass at once.
@@ -457,33 +421,7 @@ class RateLimiter:
 
     async def health(self) -> Health:
         """Tell how the limiter is; never raises."""
-        session = self._session
-        error, latency = "", None
-        if session is None:
-            error = "not started"
-        else:
-            started = asyncio.get_running_loop().time()
-            try:
-                session.check()
-                await session.scripts.control(self._names.control, "read")
-                latency = asyncio.get_running_loop().time() - started
-            except RateLimitError as problem:
-                error = str(problem)
-        replies = session is not None and session.replies_alive
-        alive = session is not None and session.processor_alive
-        processor = alive if self._settings.processor else None
-        if not error and not replies:
-            error = "the reply channel is not subscribed"
-        return Health(
-            ok=not error,
-            redis=latency is not None,
-            latency=latency,
-            address=self._source.address,
-            replies=replies,
-            processor=processor,
-            scripts={name: script.sha for name, script in ALL.items()},
-            error=error,
-        )
+        return await health_of(self._session, self._names, self._settings, self._source.address)
 
     # ---- within ----
 

@@ -56,14 +56,3 @@ async def leftovers(url: str) -> dict[str, list[str]]:
 
 
 CLEAN: dict[str, list[str]] = {"for ever": [], "waiting": []}
-
-
-def most_in_any_window(stamps: list[float], period: float) -> int:
-    """Count the most stamps in any half-open window of that length."""
-    stamps = sorted(stamps)
-    most = start = 0
-    for end, stamp in enumerate(stamps):
-        while stamp - stamps[start] >= period:
-            start += 1
-        most = max(most, end - start + 1)
-    return most

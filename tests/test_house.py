@@ -18,7 +18,7 @@ FLOORS = [
     {"_settings", "_keys", "_connection", "_supervision", "_executor", "_scripts"},
     {"_requests", "_replies", "_grants"},
     {"_processor"},
-    {"_session", "_limiter"},
+    {"_session", "_reports", "_limiter"},
     {"_cli", "_demo", "_demo_view", "__main__"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}

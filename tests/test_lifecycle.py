@@ -200,4 +200,4 @@ async def test_a_ticket_whose_function_fails_says_so_even_if_nobody_awaits_it(ur
             raise ValueError("mine")
 
         await limiter.submit("a", fail)
-        await eventually(lambda: "Failed" in seen)
+        assert await eventually(lambda: "Failed" in seen)

@@ -19,7 +19,8 @@ from ratelimit_async import (
     RequestDropped,
     RequestTimeout,
 )
-from tests.helpers import CLEAN, eventually, leftovers, most_in_any_window
+from ratelimit_async._demo import most_in_any_window
+from tests.helpers import CLEAN, eventually, leftovers
 
 names = (f"n{n}" for n in itertools.count())
 
