@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
     from datetime import timedelta
     from types import TracebackType
-    from typing import Self
+    from typing import Self, Unpack
 
     from redis.asyncio import Redis
 
     from ratelimit_async._config import Cost, Priority
     from ratelimit_async._events import Hook
     from ratelimit_async._requests import Waiter
+    from ratelimit_async._settings import SettingsArguments
     from ratelimit_async._values import Decision, Health, Status
 
 __all__ = ["RateLimiter"]
@@ -64,7 +65,7 @@ class RateLimiter:
         default: object = "100/minute",
         client: Redis | None = None,
         hooks: Iterable[Hook] = (log_event,),
-        **settings: Any,
+        **settings: Unpack[SettingsArguments],
     ) -> None:
         """Describe a limiter; neither event loop nor network is touched before `async with`.
 
@@ -85,7 +86,7 @@ class RateLimiter:
         """
         unknown = sorted(settings.keys() - set(Settings.__struct_fields__))
         if unknown:
-            raise ConfigurationError(unknown[0], settings[unknown[0]], "is not a setting of RateLimiter")
+            raise ConfigurationError(unknown[0], settings.get(unknown[0]), "is not a setting of RateLimiter")
         self._settings = Settings(**settings)
         self._configs, self._default = decode_configs(limits, default)
         self._source = source_of(url, client, self._settings.connect_timeout)

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import TypedDict
 
 import msgspec
 
 from ratelimit_async._errors import ConfigurationError
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "SettingsArguments"]
+
+
+class SettingsArguments(TypedDict, total=False):
+    """The settings as keywords, for type checkers; a test holds them against Settings."""
+
+    prefix: str
+    processor: bool
+    batch_size: int
+    poll_interval: float
+    lease: float
+    connect_timeout: float
+    command_timeout: float
+    shutdown_timeout: float
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from ratelimit_async import (
     RequestOptions,
 )
 from ratelimit_async._config import decode_configs, decode_cost, decode_priority, decode_timeout
+from ratelimit_async._settings import Settings, SettingsArguments
 
 TOKENS = RateLimitConfig("5/second; 100 tokens/minute")
 
@@ -177,3 +178,7 @@ async def test_options_are_overridden_by_what_is_given_by_itself() -> None:
         await limiter.acquire("a", options=options, cost=1)
         status = await limiter.status("a", by="u")
     assert status.limits[0].used == 3
+
+
+def test_the_typed_keywords_are_the_settings() -> None:
+    assert set(SettingsArguments.__annotations__) == set(Settings.__struct_fields__)
