@@ -59,10 +59,8 @@ def tests(session: nox.Session) -> None:
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(HERE / name, place / name)
     session.chdir(place)
-    cover = [] if session.posargs else ["--cov", "--cov-report="]
+    cover = [] if session.posargs else ["--cov", "--cov-report=term-missing:skip-covered"]
     session.run("python", "-m", "pytest", *cover, *session.posargs)
-    if cover:
-        session.run("coverage", "report")
 
 
 @nox.session

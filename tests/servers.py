@@ -13,6 +13,8 @@ import time
 from typing import Any, Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 PR_SET_PDEATHSIG = 1
 
@@ -36,10 +38,17 @@ class RedisServer:
         self._directory = tempfile.mkdtemp()
         self._options = [*options, "--appendonly", "yes" if appendonly else "no"]
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = redis.Redis(port=self.port, decode_responses=True, protocol=2, socket_connect_timeout=1)
+        retry = Retry(NoBackoff(), 0)  # start() asks often; redis-py's own retries take seconds each
+        self.client = redis.Redis(
+            port=self.port, decode_responses=True, protocol=2, socket_connect_timeout=1, retry=retry
+        )
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,9 +65,10 @@ class RedisServer:
             with contextlib.suppress(redis.RedisError):
                 if self.client.ping():
                     return
+            if self._process.poll() is not None:
+                break
             time.sleep(0.01)
-        pytest_error = "redis-server did not start"
-        raise RuntimeError(pytest_error)
+        raise RuntimeError("redis-server did not start")
 
     def call(self, *command: str | int) -> Any:
         return self.client.execute_command(*command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import subprocess
 import sys
 from importlib import resources
@@ -30,7 +31,14 @@ def imports_of(module: str, *, at_run_time: bool) -> set[str]:
     tree = ast.parse((PACKAGE / f"{module}.py").read_text())
     if at_run_time:
         tree.body = [node for node in tree.body if not isinstance(node, ast.If)]
-    found = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    found = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            bare = node.module == "ratelimit_async"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} if bare else {node.module or ""}
     return {name.rpartition(".")[2] for name in found if name.startswith("ratelimit_async.")}
 
 
@@ -58,7 +66,8 @@ def test_all_is_sorted_and_is_what_the_package_imports() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_every_script_starts_with_its_contract(script: Path) -> None:
-    header = [line for line in script.read_text().splitlines() if line.startswith("--")]
+    lines = script.read_text().splitlines()
+    header = list(itertools.takewhile(lambda line: line.startswith("--"), lines))
     for word in ("Purpose:", "KEYS:", "ARGV:", "Reply:", "Cost:"):
         assert any(line.startswith(f"-- {word}") for line in header), word
 
