@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import Enum
+from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
@@ -21,6 +21,7 @@ __all__ = [
     "RateLimitConfig",
     "RequestOptions",
     "Unset",
+    "decode_config",
     "decode_configs",
     "decode_cost",
     "decode_name",
@@ -33,6 +34,7 @@ Cost: TypeAlias = int | Mapping[str, int]
 Priority: TypeAlias = int | str
 
 _LONGEST_NAME = 256
+_MOST_SUBJECT = 10 ** (_LONGEST_NAME - 1)
 _MOST_WAITING = 1_000_000
 _MOST_LEVELS = 16
 
@@ -72,10 +74,12 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.overflow not in ("reject", "drop_oldest"):
             raise ConfigurationError("queue.overflow", self.overflow, "must be 'reject' or 'drop_oldest'")
         timeout = decode_timeout(self.timeout, "queue.timeout")
+        if timeout == 0:
+            raise ConfigurationError("queue.timeout", self.timeout, "must be more than 0 seconds, or None")
         msgspec.structs.force_setattr(self, "timeout", timeout)
 
 
-class RateLimitConfig(msgspec.Struct, frozen=True, eq=False):
+class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
     """What a name allows, and how its requests wait.
 
     Args:
@@ -94,6 +98,16 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False):
     def parsed(self) -> tuple[Limit, ...]:
         """The limits, by their type."""
         return cast("tuple[Limit, ...]", self.limits)
+
+    @cached_property
+    def units(self) -> frozenset[str]:
+        """What the limits count."""
+        return frozenset(limit.unit for limit in self.parsed)
+
+    @cached_property
+    def one_request(self) -> dict[str, int]:
+        """The cost of a request that names none; shared, so not to be changed."""
+        return {"requests": 1} if "requests" in self.units else {}
 
     def __post_init__(self) -> None:
         """Decode what was given."""
@@ -131,11 +145,11 @@ def decode_configs(limits: object, default: object) -> tuple[dict[str, RateLimit
     if not isinstance(limits, Mapping):
         raise ConfigurationError("limits", limits, "must be a mapping from names to what they allow")
     specs = cast("Mapping[object, object]", limits)
-    configs = {decode_name(name, "limits"): _decode_config(spec, f"limits[{name!r}]") for name, spec in specs.items()}
-    return configs, None if default is None else _decode_config(default, "default")
+    configs = {decode_name(name, "limits"): decode_config(spec, f"limits[{name!r}]") for name, spec in specs.items()}
+    return configs, None if default is None else decode_config(default, "default")
 
 
-def _decode_config(spec: object, field: str) -> RateLimitConfig:
+def decode_config(spec: object, field: str) -> RateLimitConfig:
     if isinstance(spec, RateLimitConfig):
         return spec
     fields: dict[str, Any] = {"limits": spec}
@@ -158,13 +172,16 @@ def _decode_config(spec: object, field: str) -> RateLimitConfig:
 
 def decode_cost(cost: object, config: RateLimitConfig, *, limited: bool = True) -> dict[str, int]:
     """Read a cost into numbers by unit, of the units that are limited; a request costs 1 request unless said."""
+    # Nearly every call; a settled cost is handed to hooks, which must not meet the shared one.
+    if limited and type(cost) is int and cost == 1:
+        return config.one_request
     given: dict[str, object] = {"requests": 1}
     if isinstance(cost, Mapping):
         given.update(cast("Mapping[str, object]", cost))
     else:
         given["requests"] = cost
     limits = config.parsed
-    units = {limit.unit for limit in limits}
+    units = config.units
     costs: dict[str, int] = {}
     for unit, number in given.items():
         field = f"cost[{unit!r}]" if isinstance(cost, Mapping) else "cost"
@@ -199,12 +216,7 @@ def decode_timeout(timeout: object, field: str = "timeout") -> float | None:
         timeout = timeout.total_seconds()
     if timeout is None:
         return None
-    if (
-        isinstance(timeout, bool)
-        or not isinstance(timeout, (int, float))
-        or not math.isfinite(timeout)
-        or not 0 <= timeout <= MOST
-    ):
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout <= MOST:
         raise ConfigurationError(field, timeout, "must be seconds, 0 or more, a timedelta, or None")
     return float(timeout)
 
@@ -220,7 +232,7 @@ def decode_subject(by: object) -> str | None:
     """Check a subject: None, a number, or any text that is there and not endless."""
     if by is None:
         return None
-    if isinstance(by, int) and not isinstance(by, bool):
+    if isinstance(by, int) and not isinstance(by, bool) and abs(by) < _MOST_SUBJECT:
         return str(by)
     if not isinstance(by, str) or not 0 < len(by) <= _LONGEST_NAME:
         problem = f"must be None, a number, or a text of 1 to {_LONGEST_NAME} characters"

@@ -25,6 +25,15 @@ __all__ = [
 _LONGEST = 100
 
 
+def shown(value: object) -> str:
+    """Write a value into an error's text, shortened."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an int of 5,000 digits has no repr; that must not hide what is wrong with it
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
 class RateLimitError(Exception):
     """The root of all errors of this library; its arguments are its attributes, so it pickles."""
 
@@ -41,10 +50,7 @@ class ConfigurationError(RateLimitError, ValueError):
 
     def __str__(self) -> str:
         """Name field, problem and value."""
-        value = repr(self.value)
-        if len(value) > _LONGEST:
-            value = f"{value[:_LONGEST]}..."
-        return f"{self.field}: {self.problem} (got {value})"
+        return f"{self.field}: {self.problem} (got {shown(self.value)})"
 
 
 class RateLimitExceeded(RateLimitError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -10,7 +9,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
-from ratelimit_async._errors import ConfigurationError
+from ratelimit_async._errors import ConfigurationError, shown
 
 __all__ = ["Algorithm", "Limit", "decode_limits", "parse_limits"]
 
@@ -39,10 +38,12 @@ _PERIODS = {
     "w": 604_800.0,
     "week": 604_800.0,
 }
+_PERIODS.update({f"{word}s": seconds for word, seconds in _PERIODS.items() if len(word) > 1 and word != "ms"})
 _TEXT = re.compile(
-    r"""(?P<amount>\d[\d_]*) (?:\s+(?P<unit>(?!per\b)[a-z]\w*))?
+    # Digits as int() and float() take them, and no more of them than they take; `per` can be a unit, before another.
+    r"""(?P<amount>[0-9](?:_?[0-9]){0,18}) (?:\s+(?P<unit>(?!per\b(?!\s*/|\s+per\b))[a-z]\w*))?
         \s* (?:/|\bper\b) \s*
-        (?:(?P<count>\d[\d_]*(?:\.\d+)?)\s*)? (?P<period>[a-z]+)
+        (?:(?P<count>[0-9](?:_?[0-9]){0,18}(?:\.[0-9]+)?)\s*)? (?P<period>[a-z]+)
         (?:\s+(?P<algorithm>[a-z]\w*))?""",
     re.VERBOSE,
 )
@@ -117,12 +118,7 @@ def _check_limit(limit: Limit) -> None:
     period: object = limit.period
     if isinstance(period, timedelta):
         period = period.total_seconds()
-    if (
-        isinstance(period, bool)
-        or not isinstance(period, (int, float))
-        or not math.isfinite(period)
-        or not 0.001 <= period <= _LONGEST_PERIOD
-    ):
+    if isinstance(period, bool) or not isinstance(period, (int, float)) or not 0.001 <= period <= _LONGEST_PERIOD:
         problem = f"must be seconds from 0.001 to {_LONGEST_PERIOD}"
         raise ConfigurationError("period", limit.period, problem)
     # What counts is whole microseconds; keeping no more makes equal limits equal.
@@ -151,7 +147,7 @@ def _parse_limit(piece: str, text: str, field: str) -> Limit:
             raise ConfigurationError(field, text, "is not available in this version")
         raise ConfigurationError(field, text, "cannot be read as a limit such as '500/minute'")
     word = match["period"]
-    period = _PERIODS.get(word) or _PERIODS.get(word.removesuffix("s"))
+    period = _PERIODS.get(word)
     if period is None:
         problem = f"has no period that is known: {word!r}; use second, minute, hour, day or week"
         raise ConfigurationError(field, text, problem)
@@ -165,7 +161,7 @@ def _made(field: str, value: object, *parts: Any) -> Limit:
     try:
         return Limit(*parts)
     except ConfigurationError as error:
-        got = f"{error.field} {error.problem}, not {error.value!r}"
+        got = f"{error.field} {error.problem}, not {shown(error.value)}"
         raise ConfigurationError(f"{field}.{error.field}", value, got) from None
 
 

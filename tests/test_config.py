@@ -14,7 +14,7 @@ from ratelimit_async import (
     RateLimiter,
     RequestOptions,
 )
-from ratelimit_async._config import decode_configs, decode_cost, decode_priority, decode_timeout
+from ratelimit_async._config import decode_configs, decode_cost, decode_priority, decode_subject, decode_timeout
 from ratelimit_async._settings import Settings, SettingsArguments
 
 TOKENS = RateLimitConfig("5/second; 100 tokens/minute")
@@ -91,6 +91,7 @@ def test_a_password_is_never_shown() -> None:
         ({"overflow": "explode"}, "queue.overflow"),
         ({"priorities": 17}, "queue.priorities"),
         ({"timeout": -1}, "queue.timeout"),
+        ({"timeout": 0}, "queue.timeout"),
     ],
 )
 def test_a_queue_checks_its_fields(fields: dict[str, Any], field: str) -> None:
@@ -105,6 +106,22 @@ def test_a_cost_is_one_request_unless_said() -> None:
     assert decode_cost({"tokens": 9}, TOKENS) == {"requests": 1, "tokens": 9}
     assert decode_cost({"requests": 0, "tokens": 9}, TOKENS) == {"requests": 0, "tokens": 9}
     assert decode_cost(1, RateLimitConfig("100 tokens/minute")) == {}
+
+
+def test_the_usual_cost_is_kept_per_configuration_but_not_for_settling() -> None:
+    assert decode_cost(1, TOKENS) is decode_cost(1, TOKENS)
+    assert decode_cost(1, TOKENS, limited=False) is not decode_cost(1, TOKENS)
+
+
+def test_a_configuration_knows_its_units() -> None:
+    assert TOKENS.units == {"requests", "tokens"}
+
+
+def test_a_number_is_a_subject_unless_its_text_is_endless() -> None:
+    assert decode_subject(-7) == "-7"
+    for number in (10**300, 10**5000):
+        with pytest.raises(ConfigurationError, match="by: must be None"):
+            decode_subject(number)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +163,7 @@ def test_a_timeout_is_seconds_a_timedelta_or_none() -> None:
     assert [decode_timeout(t) for t in (None, 0, 2, 0.5, timedelta(minutes=1))] == [None, 0, 2, 0.5, 60]
 
 
-@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), "1", True])
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), 10**400, "1", True])
 def test_a_timeout_that_is_none_is_refused(timeout: Any) -> None:
     with pytest.raises(ConfigurationError, match="timeout: must be seconds"):
         decode_timeout(timeout)

@@ -58,6 +58,10 @@ def test_a_long_value_is_shortened() -> None:
     assert len(str(ConfigurationError("name", "x" * 1000, "is too long"))) < 200
 
 
+def test_a_value_that_cannot_be_written_does_not_hide_the_error() -> None:
+    assert "amount: is too much (got <int>)" in str(ConfigurationError("amount", 10**5000, "is too much"))
+
+
 def test_errors_are_also_the_builtin_ones_that_callers_may_expect() -> None:
     assert issubclass(RequestTimeout, TimeoutError)
     assert issubclass(RedisUnavailable, ConnectionError)

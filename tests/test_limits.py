@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratelimit_async import ConfigurationError, Limit
@@ -39,16 +39,25 @@ limits = st.builds(
         st.floats(0.001, 1e8, allow_nan=False),
     ),
     algorithm=st.sampled_from(["sliding_window", "fixed_window"]),
-    unit=st.sampled_from(["requests", "tokens", "a_1"]),
+    unit=st.one_of(
+        st.sampled_from(["requests", "per", "concurrent"]), st.from_regex("[a-z][a-z0-9_]{0,31}", fullmatch=True)
+    ),
 )
 
 
 @given(limits)
+@example(Limit(5, 60, unit="per"))
+@example(Limit(5, 61, unit="per"))
 def test_the_text_of_a_limit_reads_back_as_the_same_limit(limit: Limit) -> None:
     assert parse_limits(str(limit), "limits") == (limit,)
 
 
 @given(st.one_of(st.text(), st.text("0123456789 per/;secondmiut_.", max_size=30)))
+@example("1_/minute")
+@example("1__0/minute")
+@example("1/1_ s")
+@example("9" * 5000 + "/minute")
+@example("1/" + "9" * 5000 + " s")
 def test_no_text_gives_anything_but_limits_or_a_configuration_error(text: str) -> None:
     try:
         assert parse_limits(text, "limits")
@@ -66,6 +75,8 @@ def test_no_text_gives_anything_but_limits_or_a_configuration_error(text: str) -
         ("0.5/minute", "x", "cannot be read"),
         ("-5/minute", "x", "cannot be read"),
         ("5/fortnight", "x", "no period"),
+        ("5/ss", "x", "no period"),
+        ("\N{ARABIC-INDIC DIGIT THREE}/minute", "x", "cannot be read"),
         ("5/0 seconds", "x.period", "must be seconds"),
         ("5/minute leaky", "x.algorithm", "must be one of"),
         ("10/second burst 20", "x", "not available in this version"),
@@ -75,6 +86,8 @@ def test_no_text_gives_anything_but_limits_or_a_configuration_error(text: str) -
         ((-1, 60), "x.amount", "whole number"),
         ((True, 60), "x.amount", "whole number"),
         ((1.5, 60), "x.amount", "whole number"),
+        ((10**5000, 60), "x.amount", "whole number"),
+        ((5, 10**400), "x.period", "must be seconds"),
         ((5, 0), "x.period", "must be seconds"),
         ((5, -1.0), "x.period", "must be seconds"),
         ((5, float("nan")), "x.period", "must be seconds"),
