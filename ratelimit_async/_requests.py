@@ -104,6 +104,7 @@ class Requests:
         self._waiters: dict[int, Waiter] = {}
         self._waiting: dict[Key, dict[int, Waiter]] = {}
         self._background: set[asyncio.Future[Any]] = set()
+        self._doubtful = False
 
     def waits_on(self, key: Key) -> bool:
         """Whether a request of this process is in the key's queue."""
@@ -185,6 +186,7 @@ class Requests:
 
         With `scan`, requests that Redis has forgotten go back to their places.
         """
+        scan, self._doubtful = scan or self._doubtful, False
         jobs: list[tuple[Key, list[int]]] = []
         for key, waiters in self._waiting.items():
             seqs = list(waiters)
@@ -254,7 +256,9 @@ class Requests:
             record = self._scripts.record(waiter.key, reply)
             name, by = waiter.key.name, waiter.key.by
             if record is None:
+                # Taken back by its lease, or claimed by a sending whose reply was lost: only a scan tells which.
                 waiter.state = "waiting"
+                self._doubtful = True
             elif isinstance(record, str):
                 if record == "overflow":
                     self._emit(Dropped(name=name, by=by, id=waiter.id, reason=record))

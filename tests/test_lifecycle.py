@@ -201,3 +201,24 @@ async def test_a_ticket_whose_function_fails_says_so_even_if_nobody_awaits_it(ur
 
         await limiter.submit("a", fail)
         assert await eventually(lambda: "Failed" in seen)
+
+
+async def test_a_claim_whose_reply_was_lost_costs_a_moment_and_never_the_request(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RateLimiter(url, limits={"a": "1 per 0.1 seconds"}, lease=0.3) as limiter:
+        session: Any = limiter._session
+        real = session.scripts.claim
+        lost: list[asyncio.Future[Any]] = []
+
+        def claim(key: Any, seqs: list[int]) -> asyncio.Future[Any]:
+            if lost:
+                return real(key, seqs)
+            # Executed, its reply lost, sent again: the record is gone by then.
+            lost.append(real(key, seqs))
+            return real(key, seqs)
+
+        monkeypatch.setattr(session.scripts, "claim", claim)
+        await limiter.hit("a")
+        assert await limiter.request("a", number, 7, timeout=10) == 7
+        assert len(lost) == 1
