@@ -1,23 +1,39 @@
-"""`python -m bench [waiting] [paused] [checks]`: measures against a redis-server of its own."""
+"""`python -m bench [waiting] [paused] [latency] [checks] [--seconds N]`: measures against a redis-server of its own."""
 
+import argparse
 import asyncio
-import sys
 
 from bench.checks import run_checks
+from bench.latency import report_latency, run_latency
 from bench.waiting import report, run_waiting
 from tests.servers import RedisServer
+
+SCENARIOS = ("waiting", "paused", "latency", "checks")
 
 
 def main() -> None:
     """Run what is asked for, by default all."""
-    asked = sys.argv[1:] or ["waiting", "paused", "checks"]
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"of {', '.join(SCENARIOS)}; by default all")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long waiting, paused and latency last (10)")
+    arguments = parser.parse_args()
+    asked = arguments.scenarios or SCENARIOS
+    unknown = sorted(set(asked) - set(SCENARIOS))
+    if unknown:
+        parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)}")
+    seconds = arguments.seconds
+    if not seconds > 2:
+        parser.error("--seconds must be more than 2")
     with RedisServer() as server:
         if "waiting" in asked:
             print("4 processes x 50 waiters, 100/second, waiters come back at once:")
-            report(run_waiting(server.url))
+            report(run_waiting(server.url, seconds=seconds))
         if "paused" in asked:
             print("4 processes x 50 waiters, 100/second, 0.5 s between acquires:")
-            report(run_waiting(server.url, pause=0.5))
+            report(run_waiting(server.url, seconds=seconds, pause=0.5))
+        if "latency" in asked:
+            print("1 per 50 ms, 2 limiters x 5 waiters, one process:")
+            report_latency(asyncio.run(run_latency(server.url, seconds=seconds)))
         if "checks" in asked:
             print("hit, sliding window, one process, closed loop:")
             asyncio.run(run_checks(server.url))

@@ -1,0 +1,77 @@
+"""Latency: from the moment capacity exists to the moment the caller runs, one grant at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from typing import NamedTuple
+
+from ratelimit_async import RateLimiter
+
+PERIOD_US = 50_000
+BUCKET_US = math.ceil(PERIOD_US / 1000)
+
+
+class LatencyResult(NamedTuple):
+    """Sorted seconds: capacity exists -> Redis charges it -> the caller runs; `whole` is both."""
+
+    charged: list[float]
+    told: list[float]
+    whole: list[float]
+
+
+def capacity_exists(previous: int) -> int:
+    """Say when the charge of `previous`, us by Redis' clock, leaves the window: its bucket's end, and a period."""
+    return (previous // BUCKET_US + 1) * BUCKET_US + PERIOD_US
+
+
+async def run_latency(url: str, *, seconds: float = 10.0, limiters: int = 2, waiters: int = 5) -> LatencyResult:
+    """Let several limiters of this process wait for "1 per 50 ms", so that somebody always waits.
+
+    Every grant but the first takes the capacity of the one before it, whose instant is therefore known. Redis' clock
+    is this machine's, so that `time.time()` can be compared with it. Only one of the limiters drives the key; those who
+    wait at the others hear by pub/sub, as other processes do.
+    """
+    rows: list[tuple[int, float]] = []
+
+    async def wait_again(limiter: RateLimiter) -> None:
+        while True:
+            grant = await limiter.acquire("latency", timeout=None)
+            now = time.time()
+            rows.append((round(grant.granted_at * 1e6), now))
+
+    async def side() -> None:
+        async with RateLimiter(url, limits={"latency": (1, PERIOD_US / 1e6)}, hooks=[]) as limiter:
+            tasks = [asyncio.create_task(wait_again(limiter)) for _ in range(waiters)]
+            done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for task in done:
+                task.result()
+
+    await asyncio.gather(*(side() for _ in range(limiters)))
+    rows.sort()
+    charged, told, whole = [], [], []
+    for (previous, _), (granted, ran) in itertools.pairwise(rows):
+        free = capacity_exists(previous)
+        charged.append((granted - free) / 1e6)
+        told.append(ran - granted / 1e6)
+        whole.append(ran - free / 1e6)
+    return LatencyResult(sorted(charged), sorted(told), sorted(whole))
+
+
+def report_latency(result: LatencyResult) -> None:
+    """Print it."""
+    print(f"  grants {len(result.whole)}                                p50       p99       max, ms")
+    parts = {
+        "capacity exists -> Redis charges": result.charged,
+        "Redis charges -> caller runs": result.told,
+        "capacity exists -> caller runs": result.whole,
+    }
+    for name, values in parts.items():
+        if values:
+            figures = (values[len(values) // 2], values[int(len(values) * 0.99)], values[-1])
+            print(f"  {name:34}" + "".join(f"{figure * 1000:10.2f}" for figure in figures))
