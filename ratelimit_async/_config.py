@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from enum import Enum
 from functools import cached_property
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 import msgspec
 
@@ -19,6 +19,7 @@ __all__ = [
     "Priority",
     "QueueConfig",
     "RateLimitConfig",
+    "RequestArguments",
     "RequestOptions",
     "Unset",
     "decode_config",
@@ -133,6 +134,15 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | timedelta | Unset | None = UNSET
 
 
+class RequestArguments(TypedDict, total=False):
+    """The same as keywords, for type checkers; a test holds them against RequestOptions."""
+
+    by: str | int | None
+    cost: Cost
+    priority: Priority
+    timeout: float | timedelta | None
+
+
 def _check_count(field: str, value: object, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
         raise ConfigurationError(field, value, f"must be a whole number from 1 to {most}")
@@ -150,6 +160,7 @@ def decode_configs(limits: object, default: object) -> tuple[dict[str, RateLimit
 
 
 def decode_config(spec: object, field: str) -> RateLimitConfig:
+    """Read one configuration, in whatever form."""
     if isinstance(spec, RateLimitConfig):
         return spec
     fields: dict[str, Any] = {"limits": spec}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-from redis.asyncio import Redis
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -19,6 +17,8 @@ from ratelimit_async._errors import ConfigurationError, RedisUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from redis.asyncio import Redis
 
 __all__ = [
     "FAILURES",
@@ -131,8 +131,7 @@ def source_of(url: object, client: Redis | None, connect_timeout: float) -> Sour
     path = urlsplit(url).path.strip("/")
     if scheme != "unix" and path and not path.isdecimal():
         raise ConfigurationError("url", _hidden(url), "the path must be a database's number")
-    connection_class = Redis.from_url(url).connection_pool.connection_class
-    options.pop("connection_class", None)
+    connection_class = options.pop("connection_class", Connection)
     return _source(_address(options), connection_class, options, connect_timeout)
 
 
@@ -176,22 +175,3 @@ def _hidden(url: str) -> str:
     scheme, found, rest = url.partition("://")
     credentials, at, host = rest.rpartition("@")
     return f"{scheme}{found}***@{host}" if at and credentials else url
-
-
-def script_sources() -> dict[str, str]:
-    """Read the scripts of the package, with their shared parts put in."""
-    root = resources.files("ratelimit_async") / "lua"
-    include = root / "include"
-    sources: dict[str, str] = {}
-    for file in root.iterdir():
-        if not file.name.endswith(".lua"):
-            continue
-        lines: list[str] = []
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if line.startswith("-- @include "):
-                part = include / f"{line.removeprefix('-- @include ')}.lua"
-                lines.append(part.read_text(encoding="utf-8"))
-            else:
-                lines.append(line)
-        sources[file.name.removesuffix(".lua")] = "\n".join(lines)
-    return sources

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
 
-__all__ = ["Argument", "Call", "Executor", "Script"]
+__all__ = ["MOST_ENTRIES", "Argument", "Call", "Executor", "Script"]
 
 Argument = bytes | str | int
 
 # Larger batches win nothing and hold the server longer.
-_MOST_ENTRIES = 32
+MOST_ENTRIES = 32
 # Batches on the wire at once: enough to keep the server busy, few enough that calls gather behind them.
 _MOST_BATCHES = 4
 # Seconds between attempts to connect.
@@ -46,7 +46,7 @@ class Script:
         source: str,
         *,
         grouped: bool = True,
-        most: int = _MOST_ENTRIES,
+        most: int = MOST_ENTRIES,
         tells_again: bool = False,
     ) -> None:
         """Keep the source and its digest; `most` bounds the entries of one call.
@@ -305,7 +305,7 @@ class Executor:
         for call in self._pending:
             if call.since < oldest:
                 call.fail(self._source.failure(self._problem))
-            elif not call.future.cancelled():
+            else:
                 kept.append(call)
         self._pending = kept
 

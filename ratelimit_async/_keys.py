@@ -29,7 +29,7 @@ class Key:
         self.name = name
         self.by = by
         self.config = config
-        self.label = f"{_escape(name)}:{_escape(by or '')}"
+        self.label = _label(name, by)
         self.fields = (_escape(name), self.label)
         self._paused = paused
         base = f"{{{_escape(prefix)}:{self.label}}}:"
@@ -85,7 +85,7 @@ class KeyNames:
 
     def pause_field(self, name: str, by: str | None) -> str:
         """Spell what a pause of a name, or of one subject of it, is recorded under."""
-        return _escape(name) if by is None else f"{_escape(name)}:{_escape(by)}"
+        return _escape(name) if by is None else _label(name, by)
 
     def parse_driver(self, driver: str) -> tuple[str, str | None] | None:
         """Read name and subject back from a driver key's name."""
@@ -109,6 +109,10 @@ def encode_costs(costs: Mapping[str, int]) -> str:
     if len(costs) == 1 and "requests" in costs:
         return str(costs["requests"])
     return ",".join(f"{unit}={cost}" for unit, cost in costs.items()) or "-"
+
+
+def _label(name: str, by: str | None) -> str:
+    return f"{_escape(name)}:{_escape(by or '')}"
 
 
 def _escape(text: str) -> str:

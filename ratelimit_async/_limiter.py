@@ -6,10 +6,10 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, overload
 
+import msgspec
 from anyio import to_thread
 
 from ratelimit_async._config import (
-    UNSET,
     RateLimitConfig,
     RequestOptions,
     Unset,
@@ -35,13 +35,12 @@ from ratelimit_async._settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
-    from datetime import timedelta
     from types import TracebackType
     from typing import Self, Unpack
 
     from redis.asyncio import Redis
 
-    from ratelimit_async._config import Cost, Priority
+    from ratelimit_async._config import Cost, RequestArguments
     from ratelimit_async._events import Hook
     from ratelimit_async._requests import Waiter
     from ratelimit_async._settings import SettingsArguments
@@ -180,11 +179,8 @@ class RateLimiter:
         name: str,
         fn: Callable[[*Ts], Awaitable[T]],
         *args: *Ts,
-        by: str | int | Unset | None = UNSET,
-        cost: Cost | Unset = UNSET,
-        priority: Priority | Unset = UNSET,
-        timeout: float | timedelta | Unset | None = UNSET,
         options: RequestOptions = ...,
+        **how: Unpack[RequestArguments],
     ) -> T: ...
     @overload
     async def request(
@@ -192,22 +188,16 @@ class RateLimiter:
         name: str,
         fn: Callable[[*Ts], T],
         *args: *Ts,
-        by: str | int | Unset | None = UNSET,
-        cost: Cost | Unset = UNSET,
-        priority: Priority | Unset = UNSET,
-        timeout: float | timedelta | Unset | None = UNSET,
         options: RequestOptions = ...,
+        **how: Unpack[RequestArguments],
     ) -> T: ...
     async def request(
         self,
         name: str,
         fn: Callable[[*Ts], Any],
         *args: *Ts,
-        by: str | int | Unset | None = UNSET,
-        cost: Cost | Unset = UNSET,
-        priority: Priority | Unset = UNSET,
-        timeout: float | timedelta | Unset | None = UNSET,
         options: RequestOptions = _DEFAULTS,
+        **how: Unpack[RequestArguments],
     ) -> Any:
         """Run a function when its turn has come.
 
@@ -233,7 +223,7 @@ class RateLimiter:
             ConfigurationError: If an argument cannot be used.
             RedisUnavailable: If Redis does not answer.
         """
-        session, waiter = self._open(name, by, cost, priority, timeout, options)
+        session, waiter = self._open(name, options, how)
         with session.running:
             await session.requests.wait(waiter)
             return await _call(fn, args)
@@ -242,11 +232,8 @@ class RateLimiter:
         self,
         name: str,
         *,
-        by: str | int | Unset | None = UNSET,
-        cost: Cost | Unset = UNSET,
-        priority: Priority | Unset = UNSET,
-        timeout: float | timedelta | Unset | None = UNSET,
         options: RequestOptions = _DEFAULTS,
+        **how: Unpack[RequestArguments],
     ) -> Acquire:
         """Wait for the turn, around code of one's own: `async with limiter.acquire(...) as grant`, or await it.
 
@@ -263,7 +250,7 @@ class RateLimiter:
         """
 
         async def start() -> Grant:
-            session, waiter = self._open(name, by, cost, priority, timeout, options)
+            session, waiter = self._open(name, options, how)
             charged = await session.requests.wait(waiter)
             return Grant(waiter, charged, session.scripts, self._events.emit)
 
@@ -275,11 +262,8 @@ class RateLimiter:
         name: str,
         fn: Callable[[*Ts], Awaitable[T]],
         *args: *Ts,
-        by: str | int | Unset | None = UNSET,
-        cost: Cost | Unset = UNSET,
-        priority: Priority | Unset = UNSET,
-        timeout: float | timedelta | Unset | None = UNSET,
         options: RequestOptions = ...,
+        **how: Unpack[RequestArguments],
     ) -> Ticket[T]: ...
     @overload
     async def submit(
@@ -287,22 +271,16 @@ class RateLimiter:
         name: str,
         fn: Callable[[*Ts], T],
         *args: *Ts,
-        by: str | int | Unset | None = UNSET,
-        cost: Cost | Unset = UNSET,
-        priority: Priority | Unset = UNSET,
-        timeout: float | timedelta | Unset | None = UNSET,
         options: RequestOptions = ...,
+        **how: Unpack[RequestArguments],
     ) -> Ticket[T]: ...
     async def submit(
         self,
         name: str,
         fn: Callable[[*Ts], Any],
         *args: *Ts,
-        by: str | int | Unset | None = UNSET,
-        cost: Cost | Unset = UNSET,
-        priority: Priority | Unset = UNSET,
-        timeout: float | timedelta | Unset | None = UNSET,
         options: RequestOptions = _DEFAULTS,
+        **how: Unpack[RequestArguments],
     ) -> Ticket[Any]:
         """Give a function its place and return at once; this process runs it at its turn.
 
@@ -325,7 +303,7 @@ class RateLimiter:
             ConfigurationError: If an argument cannot be used.
             RedisUnavailable: If Redis does not answer.
         """
-        session, waiter = self._open(name, by, cost, priority, timeout, options, estimate=True)
+        session, waiter = self._open(name, options, how, estimate=True)
         try:
             await asyncio.shield(waiter.placed)
         except asyncio.CancelledError:
@@ -375,7 +353,7 @@ class RateLimiter:
             ConfigurationError: If an argument cannot be used.
             RedisUnavailable: If Redis does not answer.
         """
-        session, key, costs = self._prepare(name, by, None)
+        session, key, costs = self._prepare(name, by)
         return await status_of(session, key, costs)
 
     async def reset(self, name: str, *, by: str | int | None = None) -> None:
@@ -389,7 +367,7 @@ class RateLimiter:
             ConfigurationError: If an argument cannot be used.
             RedisUnavailable: If Redis does not answer.
         """
-        session, key, _ = self._prepare(name, by, None)
+        session, key, _ = self._prepare(name, by)
         await session.scripts.reset(key)
 
     async def pause(self, name: str, *, by: str | int | None = None) -> None:
@@ -450,30 +428,21 @@ class RateLimiter:
     def _key_of(self, name: str, by: str | None) -> Key:
         return self._names.key(name, by, self._config_of(name))
 
-    def _prepare(self, name: str, by: str | int | None, cost: Cost | None) -> tuple[Session, Key, dict[str, int]]:
+    def _prepare(self, name: str, by: str | int | None, cost: Cost = 1) -> tuple[Session, Key, dict[str, int]]:
         session = self._live()
         key = self._key_of(decode_name(name), decode_subject(by))
-        return session, key, {"requests": 1} if cost is None else decode_cost(cost, key.config)
+        return session, key, decode_cost(cost, key.config)
 
     def _open(
-        self,
-        name: str,
-        by: str | int | Unset | None,
-        cost: Cost | Unset,
-        priority: Priority | Unset,
-        timeout: float | timedelta | Unset | None,
-        options: RequestOptions,
-        *,
-        estimate: bool = False,
+        self, name: str, options: RequestOptions, how: RequestArguments, *, estimate: bool = False
     ) -> tuple[Session, Waiter]:
-        by = options.by if isinstance(by, Unset) else by
-        cost = options.cost if isinstance(cost, Unset) else cost
-        priority = options.priority if isinstance(priority, Unset) else priority
-        timeout = options.timeout if isinstance(timeout, Unset) else timeout
-        session, key, costs = self._prepare(name, by, cost)
+        if how:
+            options = msgspec.structs.replace(options, **how)
+        session, key, costs = self._prepare(name, options.by, options.cost)
         queue = key.config.queue
+        timeout = options.timeout
         wait = queue.timeout if isinstance(timeout, Unset) else decode_timeout(timeout)
-        level = decode_priority(priority, queue.priorities)
+        level = decode_priority(options.priority, queue.priorities)
         return session, session.requests.open(key, costs, level, wait, estimate=estimate)
 
 

@@ -33,7 +33,7 @@ class Replies(Protocol):
     def on_pauses(self) -> None:
         """What is paused has changed."""
 
-    async def on_subscribed(self) -> None:
+    def on_subscribed(self) -> None:
         """Messages may have been missed until now."""
 
 
@@ -82,14 +82,12 @@ class Listener:
             elif kind == b"subscribe" and message[1].decode() == self._all:
                 self._emit(Connected(what="replies", address=self._source.address))
                 self.subscribed.set()
-                await self._replies.on_subscribed()
+                self._replies.on_subscribed()
 
     def _dispatch(self, channel: str, text: str) -> None:
         kind, _, rest = text.partition(" ")
         if kind == "g":
             self._replies.on_ids([int(seq) for seq in rest.split(" ")])
-        elif kind == "d":
-            self._replies.on_ids([int(rest.partition(" ")[0])])
         elif kind == "w":
             self._replies.on_wake(rest, everyone=channel == self._all)
         elif kind == "p":

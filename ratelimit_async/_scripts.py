@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
-from ratelimit_async._connection import script_sources
-from ratelimit_async._executor import Script
+from ratelimit_async._executor import MOST_ENTRIES, Script
 from ratelimit_async._keys import encode_costs
 from ratelimit_async._values import Decision
 
@@ -22,6 +22,26 @@ if TYPE_CHECKING:
 
 __all__ = ["ALL", "Admission", "Charged", "Scripts", "StatusReply", "Sync"]
 
+
+def _sources() -> dict[str, str]:
+    """Read the scripts of the package, with their shared parts put in."""
+    root = resources.files("ratelimit_async") / "lua"
+    include = root / "include"
+    sources: dict[str, str] = {}
+    for file in root.iterdir():
+        if not file.name.endswith(".lua"):
+            continue
+        lines: list[str] = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.startswith("-- @include "):
+                part = include / f"{line.removeprefix('-- @include ')}.lua"
+                lines.append(part.read_text(encoding="utf-8"))
+            else:
+                lines.append(line)
+        sources[file.name.removesuffix(".lua")] = "\n".join(lines)
+    return sources
+
+
 # The grant script does the most per entry, and a batch of them the most of all.
 _MOST = {"grant": 8, "claim": 8, "sync": 4}
 ALL = {
@@ -29,10 +49,10 @@ ALL = {
         name,
         source,
         grouped=name != "control",
-        most=_MOST.get(name, 32),
+        most=_MOST.get(name, MOST_ENTRIES),
         tells_again=name == "admit",
     )
-    for name, source in sorted(script_sources().items())
+    for name, source in sorted(_sources().items())
 }
 
 

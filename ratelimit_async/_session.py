@@ -19,7 +19,7 @@ from ratelimit_async._scripts import ALL, Scripts
 from ratelimit_async._supervision import supervise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from ratelimit_async._connection import Source
     from ratelimit_async._events import Emit
@@ -124,13 +124,14 @@ class Session:
 
     def on_pauses(self) -> None:
         """Read again what is paused, and look at the queues of what no longer is."""
-        task = asyncio.create_task(self._read_pauses())
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
+        self._spawn(self._read_pauses())
 
-    async def on_subscribed(self) -> None:
+    def on_subscribed(self) -> None:
         """Catch up with what was said while nobody listened."""
-        task = asyncio.create_task(self._catch_up())
+        self._spawn(self._catch_up())
+
+    def _spawn(self, change: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
 

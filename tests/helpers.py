@@ -14,6 +14,8 @@ from ratelimit_async._connection import embedded_server
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from ratelimit_async import RateLimiter
+
 
 async def eventually(predicate: Callable[[], Any], bound: float = 10.0) -> Any:
     """Poll until something is true; at the bound, fail."""
@@ -56,3 +58,15 @@ async def leftovers(url: str) -> dict[str, list[str]]:
 
 
 CLEAN: dict[str, list[str]] = {"for ever": [], "waiting": []}
+
+
+async def number(n: int) -> int:
+    return n
+
+
+async def is_paused(limiter: RateLimiter, name: str) -> bool:
+    return (await limiter.status(name)).paused
+
+
+async def depth_is(limiter: RateLimiter, name: str, n: int) -> bool:
+    return (await limiter.status(name)).queue.depth == n

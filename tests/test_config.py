@@ -14,7 +14,14 @@ from ratelimit_async import (
     RateLimiter,
     RequestOptions,
 )
-from ratelimit_async._config import decode_configs, decode_cost, decode_priority, decode_subject, decode_timeout
+from ratelimit_async._config import (
+    RequestArguments,
+    decode_configs,
+    decode_cost,
+    decode_priority,
+    decode_subject,
+    decode_timeout,
+)
 from ratelimit_async._settings import Settings, SettingsArguments
 
 TOKENS = RateLimitConfig("5/second; 100 tokens/minute")
@@ -195,6 +202,17 @@ async def test_options_are_overridden_by_what_is_given_by_itself() -> None:
         await limiter.acquire("a", options=options, cost=1)
         status = await limiter.status("a", by="u")
     assert status.limits[0].used == 3
+
+
+def test_the_typed_keywords_are_the_options_of_a_request() -> None:
+    assert set(RequestArguments.__annotations__) == set(RequestOptions.__struct_fields__)
+
+
+async def test_a_keyword_that_no_request_has_is_refused() -> None:
+    unknown: Any = {"prority": 1}
+    async with RateLimiter("memory://") as limiter:
+        with pytest.raises(TypeError, match="prority"):
+            await limiter.acquire("a", **unknown)
 
 
 def test_the_typed_keywords_are_the_settings() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ratelimit_async import RateLimiter, RedisUnavailable
-from tests.helpers import eventually
+from tests.helpers import eventually, is_paused, number
 from tests.servers import die_with_parent
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real_redis
 LIMITS = {"a": "20 per 0.2 seconds", "full": "1/minute", "slow": "1 per 3 seconds"}
-
-
-async def number(n: int) -> int:
-    return n
 
 
 async def killer(server: RedisServer, *command: str, every: float = 0.02) -> None:
@@ -158,7 +154,7 @@ async def test_grants_that_nobody_claims_go_to_the_next(
         RateLimiter(own_server.url, limits=limits, lease=0.4, poll_interval=0.1) as deaf,
     ):
         await limiter.pause("full")
-        await eventually(lambda: _is_paused(deaf))
+        await eventually(lambda: is_paused(deaf, "full"))
         session = deaf._session
         assert session is not None
         lost = await deaf.submit("full", number, 0)
@@ -172,10 +168,6 @@ async def test_grants_that_nobody_claims_go_to_the_next(
 
 async def _no_sync(*, scan: bool) -> None:
     assert scan in (True, False)
-
-
-async def _is_paused(limiter: RateLimiter) -> bool:
-    return (await limiter.status("full")).paused
 
 
 async def test_an_error_of_redis_reaches_the_caller_as_one_of_ours(own_server: RedisServer) -> None:

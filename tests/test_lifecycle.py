@@ -19,11 +19,7 @@ from ratelimit_async import (
     WrongEventLoop,
 )
 from ratelimit_async._events import Restarted
-from tests.helpers import CLEAN, client_of, eventually, leftovers
-
-
-async def number(n: int) -> int:
-    return n
+from tests.helpers import CLEAN, client_of, eventually, leftovers, number
 
 
 async def test_use_before_and_after_is_refused(url: str) -> None:

@@ -20,7 +20,7 @@ from ratelimit_async import (
     RequestTimeout,
 )
 from ratelimit_async._demo import most_in_any_window
-from tests.helpers import CLEAN, eventually, leftovers
+from tests.helpers import CLEAN, depth_is, eventually, is_paused, leftovers
 
 names = (f"n{n}" for n in itertools.count())
 
@@ -67,15 +67,15 @@ async def test_nobody_overtakes(url: str, waiting: list[tuple[bool, int, int]], 
 
     async with RateLimiter(url, limits=limits) as one, RateLimiter(url, limits=limits) as two:
         await one.pause(name)
-        await eventually(lambda: _is_paused(two, name))
+        await eventually(lambda: is_paused(two, name))
         tasks: list[asyncio.Task[None]] = []
         for n, (first, level, cost) in enumerate(waiting):
             tasks.append(asyncio.create_task(take(one if first else two, n, level, cost)))
-            await eventually(lambda: _depth_is(one, name, len(tasks)))
+            await eventually(lambda: depth_is(one, name, len(tasks)))
         gone = {n for n in cancelled if n < len(tasks)}
         for n in gone:
             tasks[n].cancel()
-        await eventually(lambda: _depth_is(one, name, len(tasks) - len(gone)))
+        await eventually(lambda: depth_is(one, name, len(tasks) - len(gone)))
         await one.resume(name)
         await asyncio.gather(*tasks, return_exceptions=True)
         assert (await one.status(name)).queue.depth == 0
@@ -83,14 +83,6 @@ async def test_nobody_overtakes(url: str, waiting: list[tuple[bool, int, int]], 
     granted = [stamps[n] for _, n in order]
     assert granted == sorted(granted)
     assert stamps.keys() == {n for _, n in order}
-
-
-async def _is_paused(limiter: RateLimiter, name: str) -> bool:
-    return (await limiter.status(name)).paused
-
-
-async def _depth_is(limiter: RateLimiter, name: str, n: int) -> bool:
-    return (await limiter.status(name)).queue.depth == n
 
 
 class Raised(Exception):
@@ -151,7 +143,7 @@ async def test_every_request_ends_in_exactly_one_way_and_leaves_nothing(
             tasks.append(task)
             await asyncio.sleep(pause)
         await asyncio.wait(tasks)
-        await eventually(lambda: _depth_is(limiter, name, 0))
+        await eventually(lambda: depth_is(limiter, name, 0))
     assert set(ends.values()) == {1}
     assert len(ends) == len(requests)
     for n, end in ran_and_ended.items():

@@ -21,7 +21,7 @@ from ratelimit_async import (
     RequestTimeout,
     UnknownRequest,
 )
-from tests.helpers import CLEAN, eventually, leftovers
+from tests.helpers import CLEAN, depth_is, eventually, is_paused, leftovers, number
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,10 +50,6 @@ async def limiter(url: str) -> AsyncIterator[RateLimiter]:
 
 async def _is_clean(url: str) -> bool:
     return await leftovers(url) == CLEAN
-
-
-async def number(n: int) -> int:
-    return n
 
 
 async def depth(limiter: RateLimiter, name: str) -> int:
@@ -148,12 +144,8 @@ async def test_a_full_queue_rejects(limiter: RateLimiter) -> None:
     with pytest.raises(QueueFull):
         await limiter.request("small", number, 3)
     tickets[0].cancel()
-    await eventually(lambda: _depth_is(limiter, "small", 1))
+    await eventually(lambda: depth_is(limiter, "small", 1))
     await limiter.submit("small", number, 4)
-
-
-async def _depth_is(limiter: RateLimiter, name: str, n: int) -> bool:
-    return await depth(limiter, name) == n
 
 
 async def test_a_dropped_caller_is_told_at_once(limiter: RateLimiter) -> None:
@@ -184,7 +176,7 @@ async def test_a_timeout_leaves_the_queue_and_charges_nothing(limiter: RateLimit
         await limiter.request("full", number, 1, timeout=0.05)
     with pytest.raises(TimeoutError):
         await limiter.acquire("full", timeout=timedelta(milliseconds=20))
-    await eventually(lambda: _depth_is(limiter, "full", 0))
+    await eventually(lambda: depth_is(limiter, "full", 0))
     assert (await limiter.status("full")).limits[0].used == 1
 
 
@@ -205,11 +197,11 @@ async def test_the_queues_timeout_is_the_default(url: str) -> None:
 
 async def test_cancelling_a_waiting_caller_removes_its_place(limiter: RateLimiter) -> None:
     task = asyncio.create_task(limiter.request("full", number, 1))
-    await eventually(lambda: _depth_is(limiter, "full", 1))
+    await eventually(lambda: depth_is(limiter, "full", 1))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await eventually(lambda: _depth_is(limiter, "full", 0))
+    await eventually(lambda: depth_is(limiter, "full", 0))
 
 
 async def test_a_caller_cancelled_at_any_moment_leaves_capacity_to_others(limiter: RateLimiter) -> None:
@@ -336,7 +328,7 @@ async def test_a_refund_after_a_reset_takes_nothing_from_others(url: str) -> Non
 async def test_a_pause_stops_grants_in_every_process_until_resumed(limiter: RateLimiter, url: str) -> None:
     async with RateLimiter(url, limits={"short": SHORT}) as other:
         await other.pause("short")
-        await eventually(lambda: _is_paused(limiter))
+        await eventually(lambda: is_paused(limiter, "short"))
         decision = await limiter.hit("short")
         assert (decision.allowed, decision.reason, decision.retry_after) == (False, "paused", None)
         assert (await limiter.hit("short", by="anyone")).reason == "paused"
@@ -346,10 +338,6 @@ async def test_a_pause_stops_grants_in_every_process_until_resumed(limiter: Rate
         assert not ticket.done
         await other.resume("short")
         assert await ticket == 1
-
-
-async def _is_paused(limiter: RateLimiter) -> bool:
-    return (await limiter.status("short")).paused
 
 
 async def test_one_subject_can_be_paused_and_newcomers_know(limiter: RateLimiter, url: str) -> None:

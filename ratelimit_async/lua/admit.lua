@@ -12,25 +12,6 @@
 -- @include limits
 -- @include queue
 
-local function look(group)
-  if not group.looked then
-    group.looked = true
-    watch(group)
-    if group.head or redis.call('EXISTS', group.leases) > 0 then
-      reap(group)
-      tidy(group)
-    end
-  end
-end
-
-local function ahead_of(group, priority)
-  local ahead = 0
-  for p = 1, priority do
-    ahead = ahead + group.depths[p]
-  end
-  return ahead
-end
-
 local function answer(group, costs, charges)
   local allowed, reason, retry, binds = 0, 'limit', 0, 0
   if group.paused then

@@ -8,10 +8,8 @@
 -- @include queue
 
 return run(2, function(group, a)
-  local limits, oldest, ahead = {}, 0, 0
-  watch(group)
-  reap(group)
-  tidy(group)
+  local limits, oldest = {}, 0
+  look(group)
   for i, limit in ipairs(limits_of(group)) do
     limits[i] = { limit.used, limit.does.reset_in(limit) }
   end
@@ -20,11 +18,8 @@ return run(2, function(group, a)
     if head then
       oldest = math.max(oldest, now - entry_of(head).enqueued)
     end
-    if p <= tonumber(ARGV[a]) + 1 then
-      ahead = ahead + group.depths[p]
-    end
   end
-  local estimate = wait_for(group, costs_of(ARGV[a + 1]), ahead)
+  local estimate = wait_for(group, costs_of(ARGV[a + 1]), ahead_of(group, tonumber(ARGV[a]) + 1))
   return { limits, group.depths, oldest, estimate, redis.call('EXISTS', group.driver) }
 end, function(group)
   nudge(group)

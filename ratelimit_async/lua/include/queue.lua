@@ -92,7 +92,7 @@ end
 
 local function drop(group, entry, reason)
   record(group, entry.id, 'D ' .. reason)
-  tell(entry.client, 'd ' .. entry.seq .. ' ' .. reason)
+  tell(entry.client, 'g ' .. entry.seq)
 end
 
 local function grant_of(value)
@@ -121,7 +121,7 @@ end
 local function reap(group)
   local lapsed = redis.call('ZRANGEBYSCORE', group.leases, '-inf', int(now), 'LIMIT', 0, 100)
   if #lapsed == 0 then
-    return false
+    return
   end
   local values = redis.call('HMGET', group.records, unpack(lapsed))
   for _, value in ipairs(values) do
@@ -134,7 +134,6 @@ local function reap(group)
     end
   end
   forget(group, lapsed)
-  return true
 end
 
 -- Bounded: what is left over is found by the next script that looks.
@@ -174,6 +173,26 @@ local function watch(group)
     group.watched = true
     group.head = head_of(group)
   end
+end
+
+-- Takes back and clears away what no longer counts, before a decision that others' presence bears on.
+local function look(group)
+  if not group.looked then
+    group.looked = true
+    watch(group)
+    if group.head or redis.call('EXISTS', group.leases) > 0 then
+      reap(group)
+      tidy(group)
+    end
+  end
+end
+
+local function ahead_of(group, priority)
+  local ahead = 0
+  for p = 1, priority do
+    ahead = ahead + depths_of(group)[p]
+  end
+  return ahead
 end
 
 local function wait_of(group, text)
