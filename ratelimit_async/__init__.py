@@ -12,20 +12,24 @@ from ratelimit_async._errors import (
     RequestCancelled,
     RequestDropped,
     RequestTimeout,
+    RetryAfter,
     UnknownRequest,
     WrongEventLoop,
 )
 from ratelimit_async._events import Event, log_event
 from ratelimit_async._grants import Acquire, Grant, Ticket
+from ratelimit_async._headers import Upstream, UpstreamLimit
 from ratelimit_async._limiter import RateLimiter
 from ratelimit_async._limits import Limit
 from ratelimit_async._values import (
     Decision,
     Health,
+    KeyInfo,
     LimitStatus,
     ProcessorStatus,
     QueueStatus,
     Status,
+    WaitingRequest,
 )
 
 __all__ = [
@@ -36,6 +40,7 @@ __all__ = [
     "Event",
     "Grant",
     "Health",
+    "KeyInfo",
     "Limit",
     "LimitStatus",
     "NotStarted",
@@ -52,9 +57,13 @@ __all__ = [
     "RequestDropped",
     "RequestOptions",
     "RequestTimeout",
+    "RetryAfter",
     "Status",
     "Ticket",
     "UnknownRequest",
+    "Upstream",
+    "UpstreamLimit",
+    "WaitingRequest",
     "WrongEventLoop",
     "log_event",
 ]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from enum import Enum
 from functools import cached_property
-from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, get_args
 
 import msgspec
 
-from ratelimit_async._errors import ConfigurationError, CostExceedsLimit
+from ratelimit_async._errors import ConfigurationError, CostExceedsLimit, RetryAfter
 from ratelimit_async._limits import MOST, Limit, decode_limits
 
 __all__ = [
     "UNSET",
+    "AcquireArguments",
     "Cost",
     "Priority",
     "QueueConfig",
@@ -22,22 +23,27 @@ __all__ = [
     "RequestArguments",
     "RequestOptions",
     "Unset",
+    "assign_slots",
+    "check_cost",
+    "check_switch",
     "decode_config",
-    "decode_configs",
     "decode_cost",
     "decode_name",
     "decode_priority",
+    "decode_seconds",
     "decode_subject",
     "decode_timeout",
 ]
 
 Cost: TypeAlias = int | Mapping[str, int]
 Priority: TypeAlias = int | str
+Overflow: TypeAlias = Literal["reject", "drop_oldest", "drop_lowest"]
 
 _LONGEST_NAME = 256
 _MOST_SUBJECT = 10 ** (_LONGEST_NAME - 1)
 _MOST_WAITING = 1_000_000
 _MOST_LEVELS = 16
+_OVERFLOWS: tuple[str, ...] = get_args(Overflow)
 
 
 class Unset(Enum):
@@ -55,29 +61,39 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         max_size: Most requests that wait for one key.
         overflow: What happens to one more: `"reject"`: QueueFull; `"drop_oldest"`: the oldest of the worst priority
-            that is not better than the newcomer's goes.
+            that is not better than the newcomer's goes; `"drop_lowest"`: the newest of the worst priority that is worse
+            than the newcomer's goes. The caller that goes gets RequestDropped; if there is none, QueueFull.
         priorities: Levels; 0 goes first, the last is `priorities - 1`.
         timeout: Seconds that a request waits at most if it does not say otherwise; None: without bound.
+        fail_fast: Whether a request that cannot be served before its timeout is refused at once, if it does not say
+            otherwise.
+        max_wait_before_promotion: Seconds after which a waiter is lifted to the next better level, and again after as
+            long in that one; None: never.
 
     Raises:
         ConfigurationError: If a field cannot be used.
     """
 
     max_size: int = 1000
-    overflow: Literal["reject", "drop_oldest"] = "reject"
+    overflow: Overflow = "reject"
     priorities: int = 3
     timeout: float | None = 300.0
+    fail_fast: bool = False
+    max_wait_before_promotion: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
         _check_count("queue.max_size", self.max_size, _MOST_WAITING)
         _check_count("queue.priorities", self.priorities, _MOST_LEVELS)
-        if self.overflow not in ("reject", "drop_oldest"):
-            raise ConfigurationError("queue.overflow", self.overflow, "must be 'reject' or 'drop_oldest'")
-        timeout = decode_timeout(self.timeout, "queue.timeout")
-        if timeout == 0:
-            raise ConfigurationError("queue.timeout", self.timeout, "must be more than 0 seconds, or None")
-        msgspec.structs.force_setattr(self, "timeout", timeout)
+        if self.overflow not in _OVERFLOWS:
+            raise ConfigurationError("queue.overflow", self.overflow, f"must be one of {', '.join(_OVERFLOWS)}")
+        check_switch("queue.fail_fast", self.fail_fast)
+        for field in ("timeout", "max_wait_before_promotion"):
+            given = getattr(self, field)
+            seconds = decode_timeout(given, f"queue.{field}")
+            if seconds == 0:
+                raise ConfigurationError(f"queue.{field}", given, "must be more than 0 seconds, or None")
+            msgspec.structs.force_setattr(self, field, seconds)
 
 
 class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
@@ -86,6 +102,9 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
     Args:
         limits: A text, tuple, mapping, `Limit`, or a list of them; kept as a tuple of `Limit`s.
         queue: A `QueueConfig`, or a mapping of its fields.
+        enforce: False: shadow mode: limits are counted and what they would deny is told, but nothing is denied.
+        denial_cache: Whether a process that was denied answers the same itself, until it may pass or hears of a change.
+        by: Configurations for single subjects of the name, or for patterns of them such as `"trial-*"`.
 
     Raises:
         ConfigurationError: If a field cannot be used.
@@ -93,54 +112,163 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
 
     # Whatever decode_limits reads may be given; what is kept are Limits.
     limits: Any
-    queue: QueueConfig = msgspec.field(default_factory=QueueConfig)
+    # A QueueConfig once it is read.
+    queue: Any = msgspec.field(default_factory=QueueConfig)
+    enforce: bool = True
+    denial_cache: bool = False
+    # Configurations of the same kind once it is read.
+    by: Any = msgspec.field(default_factory=dict[str, Any])
 
     @property
     def parsed(self) -> tuple[Limit, ...]:
         """The limits, by their type."""
         return cast("tuple[Limit, ...]", self.limits)
 
-    @cached_property
-    def units(self) -> frozenset[str]:
-        """What the limits count."""
-        return frozenset(limit.unit for limit in self.parsed)
+    @property
+    def waits(self) -> QueueConfig:
+        """The queue, by its type."""
+        return cast("QueueConfig", self.queue)
+
+    @property
+    def subjects(self) -> dict[str, RateLimitConfig]:
+        """The configurations of single subjects, by their type."""
+        return cast("dict[str, RateLimitConfig]", self.by)
 
     @cached_property
-    def one_request(self) -> dict[str, int]:
-        """The cost of a request that names none; shared, so not to be changed."""
-        return {"requests": 1} if "requests" in self.units else {}
+    def usual(self) -> dict[str, int]:
+        """By unit, the cost of a request that names none; shared, so not to be changed."""
+        slots = {limit.unit for limit in self.parsed if limit.algorithm == "concurrent"} | {"requests"}
+        return {limit.unit: int(limit.unit in slots) for limit in self.parsed}
+
+    @cached_property
+    def holds(self) -> bool:
+        """Whether any limit counts calls while they run."""
+        return any(limit.holds for limit in self.parsed)
+
+    @cached_property
+    def slots(self) -> tuple[int, ...]:
+        """Which of the counters of its algorithm and unit each limit goes on with; configure() may set others."""
+        return assign_slots(self.parsed, (), ())
 
     def __post_init__(self) -> None:
         """Decode what was given."""
         msgspec.structs.force_setattr(self, "limits", decode_limits(self.limits, "limits"))
-        queue: object = self.queue
-        if isinstance(queue, Mapping):
-            fields = cast("Mapping[str, Any]", queue)
-            for key in fields:
-                if key not in QueueConfig.__struct_fields__:
-                    known = ", ".join(QueueConfig.__struct_fields__)
-                    raise ConfigurationError(f"queue.{key}", fields[key], f"is not one of {known}")
+        check_switch("enforce", self.enforce)
+        check_switch("denial_cache", self.denial_cache)
+        if not isinstance(self.queue, QueueConfig):
+            fields = _fields_of(self.queue, QueueConfig, "queue", "a QueueConfig or a mapping of its fields")
             msgspec.structs.force_setattr(self, "queue", QueueConfig(**fields))
-        elif not isinstance(queue, QueueConfig):
-            raise ConfigurationError("queue", queue, "must be a QueueConfig or a mapping of its fields")
+        by: object = self.by
+        if not isinstance(by, Mapping):
+            raise ConfigurationError("by", by, "must be a mapping from subjects to what they are allowed")
+        subjects: dict[str, RateLimitConfig] = {}
+        for subject, spec in cast("Mapping[object, object]", by).items():
+            config = decode_config(spec, f"by[{subject!r}]")
+            if config.by:
+                raise ConfigurationError(f"by[{subject!r}].by", config.by, "a subject has no subjects")
+            subjects[cast("str", decode_subject(subject))] = config
+        msgspec.structs.force_setattr(self, "by", subjects)
+
+    def encode(self) -> str:
+        """Write it as JSON, as `decode_config` reads it."""
+        return msgspec.json.encode(self.plain()).decode()
+
+    def plain(self) -> dict[str, Any]:
+        """Write it in texts, numbers, lists and mappings."""
+        plain: dict[str, Any] = {"limits": [str(limit) for limit in self.parsed]}
+        plain["queue"] = msgspec.structs.asdict(self.waits)
+        plain |= {"enforce": self.enforce, "denial_cache": self.denial_cache}
+        plain["by"] = {subject: config.plain() for subject, config in self.subjects.items()}
+        return plain
+
+
+def assign_slots(limits: tuple[Limit, ...], before: tuple[Limit, ...], slots: tuple[int, ...]) -> tuple[int, ...]:
+    """Let each limit go on with the counters of the one it replaces: that of the same period, else of its kind."""
+    assigned: dict[Limit, int] = {}
+    old = list(zip(before, slots, strict=True))
+    # Longest first: a shorter limit is the one that is usually added, and must not take over a longer one's counters.
+    order = sorted(limits, key=lambda limit: -limit.period)
+    for same_period in (True, False):
+        for limit in order:
+            kind = (limit.algorithm, limit.unit)
+            fit = [
+                (one, slot)
+                for one, slot in old
+                if (one.algorithm, one.unit) == kind and (one.period == limit.period or not same_period)
+            ]
+            if fit and limit not in assigned:
+                assigned[limit] = fit[0][1]
+                old.remove(fit[0])
+    for limit in order:
+        taken = {slot for one, slot in assigned.items() if (one.algorithm, one.unit) == (limit.algorithm, limit.unit)}
+        if limit not in assigned:
+            assigned[limit] = next(slot for slot in range(len(limits) + len(slots) + 1) if slot not in taken)
+    return tuple(assigned[limit] for limit in limits)
 
 
 class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request may say about itself, as one value; `timeout` UNSET means the queue's."""
+    """What a request may say about itself, as one value; `timeout` and `fail_fast` UNSET mean the queue's.
+
+    Those from `settle` on are for calls that the limiter itself makes: `request` and `submit`.
+    """
 
     by: str | int | None = None
     cost: Cost = 1
     priority: Priority = "normal"
     timeout: float | timedelta | Unset | None = UNSET
+    fail_fast: bool | Unset = UNSET
+    settle: Callable[[Any], Cost] | None = None
+    on_result: Callable[[Any], RetryAfter | None] | None = None
+    retry_on: type[Exception] | tuple[type[Exception], ...] = ()
+    max_retries: int = 3
+    backoff: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check what no other place checks."""
+        if not isinstance(self.fail_fast, Unset):
+            check_switch("fail_fast", self.fail_fast)
+        for field in ("settle", "on_result"):
+            if not (getattr(self, field) is None or callable(getattr(self, field))):
+                raise ConfigurationError(field, getattr(self, field), "must be a function of the result, or None")
+        types: tuple[object, ...] = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
+        if not all(isinstance(one, type) and issubclass(one, Exception) for one in types):
+            raise ConfigurationError("retry_on", self.retry_on, "must be an exception's type, or a tuple of them")
+        retries: object = self.max_retries
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise ConfigurationError("max_retries", retries, "must be a whole number, 0 or more")
+        decode_seconds("backoff", self.backoff)
 
 
-class RequestArguments(TypedDict, total=False):
-    """The same as keywords, for type checkers; a test holds them against RequestOptions."""
+class AcquireArguments(TypedDict, total=False):
+    """What `acquire` takes as keywords, for type checkers; a test holds it against RequestOptions."""
 
     by: str | int | None
     cost: Cost
     priority: Priority
     timeout: float | timedelta | None
+    fail_fast: bool
+
+
+class RequestArguments(AcquireArguments, total=False):
+    """The same for `request` and `submit`."""
+
+    settle: Callable[[Any], Cost] | None
+    on_result: Callable[[Any], RetryAfter | None] | None
+    retry_on: type[Exception] | tuple[type[Exception], ...]
+    max_retries: int
+    backoff: float
+
+
+def _fields_of(spec: object, of: type[msgspec.Struct], field: str, what: str) -> dict[str, Any]:
+    """Read a mapping of a struct's fields."""
+    if not isinstance(spec, Mapping):
+        raise ConfigurationError(field, spec, f"must be {what}")
+    fields = dict(cast("Mapping[str, Any]", spec))
+    for key, value in fields.items():
+        if key not in of.__struct_fields__:
+            known = ", ".join(of.__struct_fields__)
+            raise ConfigurationError(f"{field}.{key}", value, f"is not one of {known}")
+    return fields
 
 
 def _check_count(field: str, value: object, most: int) -> None:
@@ -148,34 +276,20 @@ def _check_count(field: str, value: object, most: int) -> None:
         raise ConfigurationError(field, value, f"must be a whole number from 1 to {most}")
 
 
-def decode_configs(limits: object, default: object) -> tuple[dict[str, RateLimitConfig], RateLimitConfig | None]:
-    """Read the configurations of all names, and that of the others."""
-    if limits is None:
-        limits = {}
-    if not isinstance(limits, Mapping):
-        raise ConfigurationError("limits", limits, "must be a mapping from names to what they allow")
-    specs = cast("Mapping[object, object]", limits)
-    configs = {decode_name(name, "limits"): decode_config(spec, f"limits[{name!r}]") for name, spec in specs.items()}
-    return configs, None if default is None else decode_config(default, "default")
-
-
 def decode_config(spec: object, field: str) -> RateLimitConfig:
     """Read one configuration, in whatever form."""
     if isinstance(spec, RateLimitConfig):
         return spec
     fields: dict[str, Any] = {"limits": spec}
-    if isinstance(spec, Mapping) and ("limits" in spec or "queue" in spec):
-        fields = dict(cast("Mapping[str, Any]", spec))
-        for key in fields:
-            if key not in RateLimitConfig.__struct_fields__:
-                raise ConfigurationError(f"{field}.{key}", fields[key], "is not one of limits, queue")
+    if isinstance(spec, Mapping) and not spec.keys().isdisjoint(RateLimitConfig.__struct_fields__):
+        fields = _fields_of(cast("object", spec), RateLimitConfig, field, "")
         if "limits" not in fields:
             raise ConfigurationError(f"{field}.limits", fields, "is missing")
     try:
         return RateLimitConfig(**fields)
     except ConfigurationError as error:
         inner = error.field
-        if "limits" not in fields or fields["limits"] is spec:
+        if fields["limits"] is spec:
             inner = inner.removeprefix("limits").lstrip(".")
         joint = "" if not inner or inner.startswith("[") else "."
         raise ConfigurationError(f"{field}{joint}{inner}", error.value, error.problem) from None
@@ -185,29 +299,28 @@ def decode_cost(cost: object, config: RateLimitConfig, *, limited: bool = True) 
     """Read a cost into numbers by unit, of the units that are limited; a request costs 1 request unless said."""
     # Nearly every call; a settled cost is handed to hooks, which must not meet the shared one.
     if limited and type(cost) is int and cost == 1:
-        return config.one_request
-    given: dict[str, object] = {"requests": 1}
-    if isinstance(cost, Mapping):
-        given.update(cast("Mapping[str, object]", cost))
-    else:
-        given["requests"] = cost
-    limits = config.parsed
-    units = config.units
-    costs: dict[str, int] = {}
+        return config.usual
+    given = cast("Mapping[str, object]", cost if isinstance(cost, Mapping) else {"requests": cost})
+    costs = dict(config.usual)
     for unit, number in given.items():
         field = f"cost[{unit!r}]" if isinstance(cost, Mapping) else "cost"
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MOST:
             raise ConfigurationError(field, number, f"must be a whole number from 0 to {MOST}")
-        if unit in units:
+        if unit in costs:
             costs[unit] = number
         elif unit != "requests":
-            known = ", ".join(sorted(units))
+            known = ", ".join(sorted(costs))
             raise ConfigurationError(field, number, f"no limit of this name counts it; they count {known}")
     if limited:
-        for limit in limits:
-            if costs.get(limit.unit, 0) > limit.amount:
-                raise CostExceedsLimit(costs[limit.unit], limit.unit, str(limit))
+        check_cost(costs, config)
     return costs
+
+
+def check_cost(costs: Mapping[str, int], config: RateLimitConfig) -> None:
+    """Refuse what no limit could ever allow."""
+    for limit in config.parsed:
+        if costs.get(limit.unit, 0) > limit.most:
+            raise CostExceedsLimit(costs[limit.unit], limit.unit, str(limit))
 
 
 def decode_priority(priority: object, levels: int) -> int:
@@ -223,13 +336,21 @@ def decode_priority(priority: object, levels: int) -> int:
 
 def decode_timeout(timeout: object, field: str = "timeout") -> float | None:
     """Read a timeout into seconds; None is no bound."""
-    if isinstance(timeout, timedelta):
-        timeout = timeout.total_seconds()
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout <= MOST:
-        raise ConfigurationError(field, timeout, "must be seconds, 0 or more, a timedelta, or None")
-    return float(timeout)
+    return None if timeout is None else decode_seconds(field, timeout, ", or None")
+
+
+def decode_seconds(field: str, seconds: object, otherwise: str = "") -> float:
+    """Read seconds."""
+    value = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST:
+        raise ConfigurationError(field, seconds, f"must be seconds, 0 or more, or a timedelta{otherwise}")
+    return float(value)
+
+
+def check_switch(field: str, value: object) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(field, value, "must be True or False")
 
 
 def decode_name(name: object, field: str = "name") -> str:

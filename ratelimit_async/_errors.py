@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ __all__ = [
     "RequestCancelled",
     "RequestDropped",
     "RequestTimeout",
+    "RetryAfter",
     "UnknownRequest",
     "WrongEventLoop",
 ]
@@ -69,17 +71,46 @@ class RateLimitExceeded(RateLimitError):
 
 
 class RequestTimeout(RateLimitError, TimeoutError):
-    """A request was not granted in time; it has not run and costs nothing."""
+    """A request was not granted in time, or would not be; it has not run and costs nothing."""
 
-    def __init__(self, name: str, timeout: float | None) -> None:
-        """Keep whose it was and its timeout, s."""
-        super().__init__(name, timeout)
+    def __init__(self, name: str, timeout: float | None, estimate: float | None = None) -> None:
+        """Keep whose it was, its timeout, s, and, where it was refused at once, the wait that was estimated, s."""
+        super().__init__(name, timeout, estimate)
         self.name = name
         self.timeout = timeout
+        self.estimate = estimate
 
     def __str__(self) -> str:
-        """Say how long it waited."""
-        return f"request for {self.name!r} was not granted within {self.timeout} s"
+        """Say how long it waited, or would have."""
+        if self.estimate is None:
+            return f"request for {self.name!r} was not granted within {self.timeout} s"
+        wait = f"would wait about {self.estimate:.3f} s, more than its timeout of {self.timeout} s"
+        return f"request for {self.name!r} {wait}"
+
+
+class RetryAfter(RateLimitError):
+    """For the functions of requests to raise: the upstream wants to be left alone for so many seconds.
+
+    The key is paused for as long, in every process, and the request goes back to the front of its priority, up to
+    `max_retries` times; then this error passes through.
+
+    Args:
+        seconds: How long, from now on.
+
+    Raises:
+        ConfigurationError: If that is no time.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """Keep the seconds."""
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            raise ConfigurationError("seconds", seconds, "must be seconds, 0 or more")
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        """Say how long."""
+        return f"the upstream asked to retry after {self.seconds} s"
 
 
 class CostExceedsLimit(RateLimitError):

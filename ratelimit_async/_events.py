@@ -12,7 +12,9 @@ import structlog
 __all__ = [
     "Allowed",
     "Cancelled",
+    "Configured",
     "Connected",
+    "Defaulted",
     "Denied",
     "Disconnected",
     "Dropped",
@@ -27,6 +29,7 @@ __all__ = [
     "Rejected",
     "Restarted",
     "Resumed",
+    "Retried",
     "Settled",
     "log_event",
 ]
@@ -48,9 +51,11 @@ class Allowed(KeyEvent, frozen=True, kw_only=True):
 
 
 class Denied(KeyEvent, frozen=True, kw_only=True):
-    """A hit did not pass; `reason` is that of its decision."""
+    """A hit did not pass or, in shadow mode, would not have; `reason` and `source` are those of its decision."""
 
     reason: str
+    source: str = "redis"
+    shadow: bool = False
 
 
 class Queued(KeyEvent, frozen=True, kw_only=True):
@@ -107,16 +112,38 @@ class Settled(KeyEvent, frozen=True, kw_only=True):
     cost: dict[str, int]
 
 
+class Retried(KeyEvent, frozen=True, kw_only=True):
+    """A call failed, or the upstream pushed it back, and it is requested again; `error` is why."""
+
+    id: str
+    retry: int
+    error: str
+
+
 class Paused(KeyEvent, frozen=True, kw_only=True):
-    """This process paused a name or key."""
+    """This process paused a name or key, for so many seconds or, None, until it is resumed."""
+
+    seconds: float | None = None
 
 
 class Resumed(KeyEvent, frozen=True, kw_only=True):
     """This process resumed a name or key."""
 
 
+class Configured(KeyEvent, frozen=True, kw_only=True):
+    """This process changed the configuration of a name or key; `config` is JSON, "" for the one it was built with."""
+
+    config: str
+
+
+class Defaulted(KeyEvent, frozen=True, kw_only=True):
+    """A name without a configuration was used for the first time here, and got the default."""
+
+    limits: str
+
+
 class Failed(Event, frozen=True, kw_only=True):
-    """The function of a ticket raised; `what` is the request's id."""
+    """The function of a ticket raised, or a configuration of another process cannot be read; `what` names it."""
 
     what: str
     error: str
@@ -157,6 +184,8 @@ _LEVELS: dict[type[Event], int] = {
     Connected: logging.INFO,
     Paused: logging.INFO,
     Resumed: logging.INFO,
+    Configured: logging.INFO,
+    Defaulted: logging.INFO,
 }
 
 _stdlib = logging.getLogger("ratelimit_async")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_ENTRIES", "Argument", "Call", "Executor", "Script"]
 
 Argument = bytes | str | int
+Entry = tuple[Argument, ...]
 
 # Larger batches win nothing and hold the server longer.
 MOST_ENTRIES = 32
@@ -61,12 +62,16 @@ class Script:
         self.tells_again = tells_again
 
 
+# Stands for what is no script: its entry is a whole command.
+_PLAIN = Script("", "", grouped=False)
+
+
 class Call:
     """One entry on its way; the future gets its reply."""
 
     __slots__ = ("again", "entry", "future", "key", "replayable", "script", "since")
 
-    def __init__(self, script: Script, key: Key | None, entry: tuple[Argument, ...], *, replayable: bool) -> None:
+    def __init__(self, script: Script, key: Key | None, entry: Entry, *, replayable: bool) -> None:
         """Belong to the running loop."""
         loop = asyncio.get_running_loop()
         self.script = script
@@ -102,9 +107,7 @@ class Executor:
         self._problem = ""
         self._closed = False
 
-    def call(
-        self, script: Script, key: Key | None, entry: tuple[Argument, ...], *, replayable: bool = True
-    ) -> asyncio.Future[Any]:
+    def call(self, script: Script, key: Key | None, entry: Entry, *, replayable: bool = True) -> asyncio.Future[Any]:
         """Send an entry with the next batch.
 
         `replayable`: it may be sent again when the connection breaks before its reply; otherwise its caller is told.
@@ -116,6 +119,10 @@ class Executor:
             self._pending.append(call)
             self._wake.set()
         return call.future
+
+    def command(self, command: Entry) -> asyncio.Future[Any]:
+        """Send a plain command that may be repeated."""
+        return self.call(_PLAIN, None, command)
 
     async def start(self) -> None:
         """Connect for the first time, or raise RedisUnavailable."""
@@ -200,6 +207,8 @@ class Executor:
 
     def _command(self, batch: list[Call]) -> list[Argument]:
         script = batch[0].script
+        if script is _PLAIN:
+            return list(batch[0].entry)
         if not script.grouped:
             return ["EVALSHA", script.sha, *batch[0].entry]
         keys: list[bytes] = []

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ratelimit_async._config import decode_cost
-from ratelimit_async._events import Refunded, Settled
+from ratelimit_async._errors import RetryAfter
+from ratelimit_async._events import Paused, Refunded, Settled
+from ratelimit_async._keys import encode_costs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
     from ratelimit_async._config import Cost
-    from ratelimit_async._events import Emit
+    from ratelimit_async._keys import Key
     from ratelimit_async._requests import Requests, Waiter
-    from ratelimit_async._scripts import Charged, Scripts
+    from ratelimit_async._scripts import Charged
     from ratelimit_async._values import Decision
 
 __all__ = ["Acquire", "Grant", "Running", "Ticket"]
@@ -55,28 +58,42 @@ class Grant:
     """
 
     __slots__ = (
-        "_charged",
-        "_emit",
-        "_reserved",
+        "__weakref__",
+        "_costs",
+        "_ending",
+        "_key",
+        "_requests",
         "_scripts",
-        "_waiter",
+        "_seq",
+        "_stamp",
+        "_text",
         "decision",
         "granted_at",
         "id",
         "waited",
     )
 
-    def __init__(self, waiter: Waiter, charged: Charged, scripts: Scripts, emit: Emit) -> None:
+    def __init__(self, waiter: Waiter, charged: Charged, requests: Requests) -> None:
         """Hold what was charged."""
         self.id = waiter.id
         self.decision: Decision = charged.decision
         self.waited = asyncio.get_running_loop().time() - waiter.created
         self.granted_at = charged.stamp / 1e6
-        self._waiter = waiter
-        self._charged = charged
-        self._reserved = dict(waiter.costs)
-        self._scripts = scripts
-        self._emit = emit
+        self._key = waiter.key
+        self._seq = waiter.seq
+        self._stamp = charged.stamp
+        self._costs = waiter.costs
+        self._text = waiter.text
+        self._requests = requests
+        self._scripts = requests.scripts
+        self._ending: asyncio.Future[Any] | None = None
+        if self._key.config.holds and charged.stamp:
+            requests.holds.add(self)
+
+    @property
+    def holding(self) -> tuple[Key, int, str]:
+        """What is held for the call that runs: its key, number and costs."""
+        return self._key, self._seq, self._text
 
     async def settle(self, cost: Cost) -> None:
         """Replace the reserved cost by the true one; the difference is given back or charged, even into debt.
@@ -88,12 +105,8 @@ class Grant:
             ConfigurationError: If it is not a cost of this name's limits.
             RedisUnavailable: If Redis cannot be told.
         """
-        true = decode_cost(cost, self._waiter.key.config, limited=False)
-        if isinstance(cost, dict):
-            true = {**self._reserved, **{unit: true[unit] for unit in cost if unit in true}}
-        await self._adjust(true)
-        key = self._waiter.key
-        self._emit(Settled(name=key.name, by=key.by, id=self.id, cost=true))
+        await self._adjust(self._true_costs(cost))
+        self._tell_settled()
 
     async def refund(self) -> None:
         """Give everything back, for a call that was not made; a second time does nothing.
@@ -101,17 +114,72 @@ class Grant:
         Raises:
             RedisUnavailable: If Redis cannot be told.
         """
-        if any(self._reserved.values()):
-            await self._adjust(dict.fromkeys(self._reserved, 0))
-            self._emit(Refunded(name=self._waiter.key.name, by=self._waiter.key.by, id=self.id))
+        if any(self._costs.values()):
+            await self._adjust(dict.fromkeys(self._costs, 0), ends=self._ending is None)
+            self._requests.emit(Refunded(name=self._key.name, by=self._key.by, id=self.id))
 
-    async def _adjust(self, true: dict[str, int]) -> None:
-        more = {u: n - self._reserved.get(u, 0) for u, n in true.items()}
-        back = {u: -n for u, n in more.items() if n < 0}
-        debt = {u: n for u, n in more.items() if n > 0}
-        self._reserved = true
-        if back or debt:
-            await self._scripts.adjust(self._waiter.key, self._charged.stamp, back, debt)
+    async def release(self) -> None:
+        """End the call, for a grant that was awaited: what counts running calls no longer counts it.
+
+        A grant that `async with` or `request` gave is released by it; a second time does nothing.
+
+        Raises:
+            RedisUnavailable: If Redis cannot be told.
+        """
+        if self._ending is None:
+            await self._adjust(self._costs, ends=True)
+
+    def end(self, cost: Cost | None = None) -> None:
+        """Settle and release without waiting for Redis."""
+        if self._ending is None:
+            costs = self._costs if cost is None else self._true_costs(cost)
+            if (sent := self._send(costs, ends=True)) is not None:
+                self._requests.detach(sent)
+            if cost is not None:
+                self._tell_settled()
+
+    def push_back(self, seconds: float) -> None:
+        """Pause the key, as the upstream asked, without waiting for Redis."""
+        self._requests.detach(self._scripts.pause(self._key, seconds))
+        self._requests.emit(Paused(name=self._key.name, by=self._key.by, seconds=seconds))
+
+    def _tell_settled(self) -> None:
+        self._requests.emit(Settled(name=self._key.name, by=self._key.by, id=self.id, cost=dict(self._costs)))
+
+    def _true_costs(self, cost: Cost) -> Mapping[str, int]:
+        true = decode_cost(cost, self._key.config, limited=False)
+        if isinstance(cost, Mapping):
+            true = {**self._costs, **{unit: true[unit] for unit in cost if unit in true}}
+        return true
+
+    async def _adjust(self, costs: Mapping[str, int], *, ends: bool = False) -> None:
+        if self._ending is not None:
+            # What is settled after the end is settled where the end was charged.
+            await asyncio.wait((self._ending,))
+        if (sent := self._send(costs, ends=ends)) is not None:
+            await asyncio.shield(sent)
+            self._key.forget_denial()
+
+    def _send(self, costs: Mapping[str, int], *, ends: bool) -> asyncio.Future[Any] | None:
+        key, before = self._key, self._text
+        finished = self._ending.result() if self._ending is not None and not self._ending.exception() else 0
+        text = encode_costs(costs, key.config.usual)
+        self._costs, self._text = costs, text
+        held = self._stamp and key.config.holds and self._ending is None
+        sent = None
+        # A call that nothing counts while it runs ends by itself, and one in shadow may have been charged nothing.
+        if self._stamp and (text != before or (ends and held)):
+            sent = self._scripts.adjust(key, self._seq, self._stamp, before, text, finished=finished, ends=ends)
+        if ends:
+            self._requests.holds.discard(self)
+            self._ending = sent or _done(self._stamp)
+        return sent
+
+
+def _done(stamp: int) -> asyncio.Future[int]:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    future.set_result(stamp)
+    return future
 
 
 class Acquire:
@@ -128,15 +196,18 @@ class Acquire:
 
     async def __aenter__(self) -> Grant:
         """Wait for the grant; the limiter does not end before the block does."""
-        grant = await self._start()
+        self._grant = await self._start()
         self._held = self._running()
         self._held.__enter__()
-        return grant
+        return self._grant
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the block; what was charged stays charged."""
+        """End the call; what was charged stays charged. A RetryAfter pauses the key, and passes through."""
+        self._grant.end()
+        if isinstance(error, RetryAfter):
+            self._grant.push_back(error.seconds)
         self._held.__exit__()
 
 

@@ -4,96 +4,188 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable, Mapping
 
     from ratelimit_async._config import RateLimitConfig
+    from ratelimit_async._limits import Limit
+    from ratelimit_async._values import Decision
 
-__all__ = ["Key", "KeyNames", "parse_request_id"]
+__all__ = ["Denial", "Key", "KeyNames", "encode_costs", "parse_request_id"]
 
-_SHORT = {"sliding_window": "sw", "fixed_window": "fw"}
+_KINDS = {
+    "sliding_window": "sw",
+    "fixed_window": "fw",
+    "sliding_counter": "sc",
+    "token_bucket": "tb",
+    "concurrent": "cc",
+}
 _MOST_KEYS = 10_000
+Denial = tuple[float, "Mapping[str, int]", "Decision"]
 
 
 class Key:
-    """A limit key: one name and subject, its configuration, and all that its scripts are told."""
+    """A limit key: one name and subject, its configuration, and all that its scripts are told.
 
-    __slots__ = ("_paused", "by", "config", "driver", "fields", "header", "label", "name", "redis", "slack")
+    There is one of each at a time, however many hold it: a change of its configuration reaches all of them.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_base",
+        "_header",
+        "_pauses",
+        "by",
+        "config",
+        "denial",
+        "driver",
+        "epoch",
+        "field",
+        "label",
+        "name",
+        "redis",
+        "slack",
+    )
 
     def __init__(
-        self, prefix: str, name: str, by: str | None, config: RateLimitConfig, paused: AbstractSet[str]
+        self, prefix: str, name: str, by: str | None, config: RateLimitConfig, pauses: Mapping[str, int]
     ) -> None:
         """Spell the key's names once; scripts get them ready-made."""
         self.name = name
         self.by = by
-        self.config = config
         self.label = _label(name, by)
-        self.fields = (_escape(name), self.label)
-        self._paused = paused
-        base = f"{{{_escape(prefix)}:{self.label}}}:"
-        self.driver = f"{base}d".encode()
-        queues = [f"{base}q{level}" for level in range(config.queue.priorities)]
-        names = [f"{base}d", f"{base}c", f"{base}r", f"{base}l", *queues]
-        same: dict[str, list[int]] = {}
-        for limit in config.parsed:
-            same.setdefault(f"{_SHORT[limit.algorithm]}:{limit.unit}", []).append(limit.period_us)
-        header: list[bytes | str | int] = []
-        for limit in config.parsed:
-            kind = f"{_SHORT[limit.algorithm]}:{limit.unit}"
-            # Neither amount nor period is in the name, so that what is counted outlives a change of either.
-            names.append(f"{base}{kind}:{sorted(same[kind]).index(limit.period_us)}")
-            header += [limit.algorithm, limit.unit, limit.amount, limit.period_us]
+        self.field = _escape(name)
+        self._pauses = pauses
+        # How often something came that may make a denial void.
+        self.epoch = 0
+        self._base = f"{{{_escape(prefix)}:{self.label}}}:"
+        self.driver = f"{self._base}d".encode()
+        self.configure(config)
+
+    def configure(self, config: RateLimitConfig) -> None:
+        """Be configured from now on."""
+        base, queue, header = self._base, config.waits, list[bytes | str | int]()
+        self.config = config
+        self.forget_denial()
+        names = [f"{base}{part}" for part in "dcrlhpw"]
+        names += [f"{base}q{level}" for level in range(queue.priorities)]
+        for limit, slot in zip(config.parsed, config.slots, strict=True):
+            kind = _KINDS[limit.algorithm]
+            if kind != "cc":
+                # Neither amount nor period is in the name, so that what is counted outlives a change of either.
+                names.append(f"{base}{kind}:{limit.unit}:{slot}")
+            header += [kind + ("+" if limit.count_from == "finish" else ""), limit.unit, *_numbers(limit)]
         self.redis = tuple(name.encode() for name in names)
-        self.header = tuple(header)
+        promote = int((queue.max_wait_before_promotion or 0) * 1e6)
+        self._header = (
+            (queue.priorities, queue.max_size, queue.overflow, promote),
+            (int(config.denial_cache), len(config.parsed), *header),
+        )
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
-        self.slack = min(4_000, min(limit.period_us for limit in config.parsed) // 250)
+        self.slack = min([4_000, *(limit.period_us // 250 for limit in config.parsed if limit.period)])
+
+    def forget_denial(self) -> None:
+        """Ask Redis again: what was counted has changed."""
+        # What was denied last, and until when: (loop's time, costs, decision).
+        self.denial: Denial | None = None
+        self.epoch += 1
 
     @property
-    def paused(self) -> bool:
-        """Whether grants stand still, by name or for this very key."""
-        return bool(self._paused) and not self._paused.isdisjoint(self.fields)
+    def paused_until(self) -> int:
+        """Until when its name is paused, us by Redis' clock; -1 without end, 0 not."""
+        return self._pauses.get(self.field, 0)
 
     def arguments(self) -> list[bytes | str | int]:
         """Give a group's arguments up to its entries."""
-        queue = self.config.queue
-        limits = len(self.header) // 4
-        paused = int(self.paused)
-        return [queue.priorities, queue.max_size, queue.overflow, paused, limits, *self.header]
+        queue, rest = self._header
+        return [*queue, self.paused_until, *rest]
+
+
+def _numbers(limit: Limit) -> tuple[int, int, int]:
+    """Give amount, period and drain as the scripts count them."""
+    if limit.algorithm == "token_bucket":
+        drain, scale = limit.rate
+        return limit.most, scale, drain
+    return limit.amount, limit.period_us, 0
 
 
 class KeyNames:
     """Makes and keeps the keys of one prefix."""
 
-    def __init__(self, prefix: str) -> None:
-        """Start with no keys and nothing paused."""
+    def __init__(self, prefix: str, find: Callable[[str, str | None], RateLimitConfig]) -> None:
+        """Start with no keys and nothing paused; `find` gives the configuration of a name and subject."""
         self.prefix = prefix
-        self.paused: set[str] = set()
-        self._keys: dict[tuple[str, str | None], Key] = {}
+        # Until when names are paused, us by Redis' clock; -1 without end.
+        self.pauses: dict[str, int] = {}
+        self._find = find
+        self._recent: dict[tuple[str, str | None], Key] = {}
+        self._alive: WeakValueDictionary[tuple[str, str | None], Key] = WeakValueDictionary()
         self.channels = f"{_escape(prefix)}:reply:"
         self.control = f"{{{_escape(prefix)}}}:control"
 
-    def key(self, name: str, by: str | None, config: RateLimitConfig) -> Key:
+    def key(self, name: str, by: str | None) -> Key:
         """Give the key of a name and subject."""
-        key = self._keys.get((name, by))
-        if key is None or key.config is not config:
-            if len(self._keys) >= _MOST_KEYS:
-                del self._keys[next(iter(self._keys))]
-            key = self._keys[name, by] = Key(self.prefix, name, by, config, self.paused)
+        found = self._recent.get((name, by))
+        return found or self._make(name, by)
+
+    def _make(self, name: str, by: str | None) -> Key:
+        key = self._alive.get((name, by))
+        if key is None:
+            key = self._alive[name, by] = Key(self.prefix, name, by, self._find(name, by), self.pauses)
+        if len(self._recent) >= _MOST_KEYS:
+            del self._recent[next(iter(self._recent))]
+        self._recent[name, by] = key
         return key
 
-    def pause_field(self, name: str, by: str | None) -> str:
-        """Spell what a pause of a name, or of one subject of it, is recorded under."""
-        return _escape(name) if by is None else _label(name, by)
+    def reconfigure(self) -> list[Key]:
+        """Find every key's configuration again; gives the keys whose has changed."""
+        changed: list[Key] = []
+        for key in list(self._alive.values()):
+            config = self._find(key.name, key.by)
+            if config is not key.config:
+                key.configure(config)
+                changed.append(key)
+        return changed
+
+    def forget_denials(self) -> None:
+        """Ask Redis again about every key: something may have been missed."""
+        for key in list(self._alive.values()):
+            key.forget_denial()
 
     def parse_driver(self, driver: str) -> tuple[str, str | None] | None:
         """Read name and subject back from a driver key's name."""
-        start, end = f"{{{_escape(self.prefix)}:", "}:d"
-        if not (driver.startswith(start) and driver.endswith(end)):
+        return self.parse(driver) if driver.endswith("}:d") else None
+
+    def parse(self, redis_key: str) -> tuple[str, str | None] | None:
+        """Read name and subject back from the name of any Redis key."""
+        start = f"{{{_escape(self.prefix)}:"
+        label, end, _ = redis_key.removeprefix(start).partition("}:")
+        if not redis_key.startswith(start) or not end:
             return None
-        name, _, by = driver[len(start) : -len(end)].partition(":")
+        name, _, by = label.partition(":")
         return _plain(name), _plain(by) or None
+
+    def pattern(self, prefix: str, *, whole: bool) -> str:
+        """Give the glob of all Redis keys of a name, or of all names that start with a text."""
+        return f"{{{_escape(self.prefix)}:{_escape(prefix)}{':' if whole else ''}*"
+
+    @staticmethod
+    def pause_field(name: str) -> str:
+        """Spell what a pause of a name is recorded under."""
+        return _escape(name)
+
+    @staticmethod
+    def change_field(name: str, by: str | None) -> str:
+        """Spell what a change of a name's or key's configuration is recorded under."""
+        return _label(name, by)
+
+
+def parse_label(label: str) -> tuple[str, str | None]:
+    """Read name and subject back from what `KeyNames.change_field` spelt."""
+    name, _, by = label.partition(":")
+    return _plain(name), _plain(by) or None
 
 
 def parse_request_id(request_id: str) -> tuple[str, str | None, str] | None:
@@ -104,11 +196,11 @@ def parse_request_id(request_id: str) -> tuple[str, str | None, str] | None:
     return _plain(parts[0]), _plain(parts[1]) or None, parts[2]
 
 
-def encode_costs(costs: Mapping[str, int]) -> str:
-    """Write costs as the scripts read them."""
-    if len(costs) == 1 and "requests" in costs:
-        return str(costs["requests"])
-    return ",".join(f"{unit}={cost}" for unit, cost in costs.items()) or "-"
+def encode_costs(costs: Mapping[str, int], usual: Mapping[str, int]) -> str:
+    """Write costs as the scripts read them: what differs from the usual."""
+    if costs is usual:
+        return "-"
+    return ",".join(f"{unit}={cost}" for unit, cost in costs.items() if cost != usual.get(unit)) or "-"
 
 
 def _label(name: str, by: str | None) -> str:

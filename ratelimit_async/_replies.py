@@ -30,8 +30,11 @@ class Replies(Protocol):
     def on_wake(self, driver: str, *, everyone: bool) -> None:
         """Somebody should look at a queue."""
 
-    def on_pauses(self) -> None:
-        """What is paused has changed."""
+    def on_freed(self, driver: str) -> None:
+        """What was denied for a key may pass now."""
+
+    def on_control(self) -> None:
+        """What is paused by name, or configured, has changed."""
 
     def on_subscribed(self) -> None:
         """Messages may have been missed until now."""
@@ -90,5 +93,7 @@ class Listener:
             self._replies.on_ids([int(seq) for seq in rest.split(" ")])
         elif kind == "w":
             self._replies.on_wake(rest, everyone=channel == self._all)
-        elif kind == "p":
-            self._replies.on_pauses()
+        elif kind == "x":
+            self._replies.on_freed(rest)
+        elif kind == "c":
+            self._replies.on_control()

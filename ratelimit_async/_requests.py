@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import itertools
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
 
+from ratelimit_async._config import check_cost
 from ratelimit_async._errors import (
+    CostExceedsLimit,
     QueueFull,
     RateLimitError,
     RequestCancelled,
@@ -18,6 +21,7 @@ from ratelimit_async._errors import (
 from ratelimit_async._events import (
     Allowed,
     Cancelled,
+    Denied,
     Dropped,
     Expired,
     Granted,
@@ -28,16 +32,27 @@ from ratelimit_async._events import (
 from ratelimit_async._keys import encode_costs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
     from ratelimit_async._scripts import Admission, Charged, Scripts
 
+    ReadAdmission = Callable[[Key, list[Any]], Admission]
+
 __all__ = ["Requests", "Waiter"]
 
 # A script call unpacks its ids on Lua's stack; far below its end.
 _MOST_IDS = 500
+
+
+class Holding(Protocol):
+    """What is held for a call that runs."""
+
+    @property
+    def holding(self) -> tuple[Key, int, str]:
+        """Its key, its number and its costs."""
+        ...
 
 
 class Waiter:
@@ -49,6 +64,7 @@ class Waiter:
         "created",
         "entry",
         "estimate",
+        "fail_fast",
         "granted",
         "id",
         "key",
@@ -57,6 +73,7 @@ class Waiter:
         "priority",
         "seq",
         "state",
+        "text",
         "timeout",
     )
 
@@ -68,15 +85,24 @@ class Waiter:
         costs: Mapping[str, int],
         priority: int,
         timeout: float | None,
+        *,
+        fail_fast: bool,
     ) -> None:
-        """Arrive now; timeout in seconds."""
-        loop = asyncio.get_running_loop()
+        """Belong to the running loop; timeout in seconds."""
         self.seq = seq
         self.id = request_id
         self.key = key
         self.costs = costs
+        # As the scripts read them; what is charged under this text is also given back under it.
+        self.text = encode_costs(costs, key.config.usual)
         self.priority = priority
         self.timeout = timeout
+        self.fail_fast = fail_fast
+        self.arrive()
+
+    def arrive(self) -> None:
+        """Begin to wait, for the first time or again."""
+        loop = asyncio.get_running_loop()
         self.created = loop.time()
         self.granted: asyncio.Future[Charged] = loop.create_future()
         self.placed: asyncio.Future[None] = loop.create_future()
@@ -97,18 +123,16 @@ class Requests:
 
     def __init__(self, scripts: Scripts, client: str, emit: Emit) -> None:
         """Start with none."""
-        self._scripts = scripts
+        self.scripts = scripts
+        self.emit = emit
+        # Grants that count while their calls run; one that nobody holds any more is not renewed.
+        self.holds: WeakSet[Holding] = WeakSet()
         self._client = client
-        self._emit = emit
         self._seqs = itertools.count(1)
         self._waiters: dict[int, Waiter] = {}
         self._waiting: dict[Key, dict[int, Waiter]] = {}
         self._background: set[asyncio.Future[Any]] = set()
         self._doubtful = False
-
-    def waits_on(self, key: Key) -> bool:
-        """Whether a request of this process is in the key's queue."""
-        return key in self._waiting
 
     def open(
         self,
@@ -118,14 +142,38 @@ class Requests:
         timeout: float | None,
         *,
         estimate: bool = False,
+        fail_fast: bool = False,
     ) -> Waiter:
         """Send a request; its future `granted` ends with the charge or an error."""
         seq = next(self._seqs)
-        waiter = Waiter(seq, f"{key.label}:{self._client}.{seq}", key, costs, priority, timeout)
-        self._waiters[seq] = waiter
-        sent = self._scripts.request(key, seq, priority, encode_costs(costs), timeout, estimate=estimate)
-        sent.add_done_callback(partial(self._on_admission, waiter))
+        request_id = f"{key.label}:{self._client}.{seq}"
+        waiter = Waiter(seq, request_id, key, costs, priority, timeout, fail_fast=fail_fast)
+        self._send(waiter, estimate=estimate)
         return waiter
+
+    def reopen(self, waiter: Waiter, timeout: float | None, enqueued: int = 0) -> None:
+        """Send a request that was granted once more, under its id; `enqueued`, us: before all that came later."""
+        waiter.timeout = timeout
+        waiter.arrive()
+        self._send(waiter, enqueued=enqueued)
+
+    def _send(self, waiter: Waiter, *, estimate: bool = False, enqueued: int = 0) -> None:
+        self._waiters[waiter.seq] = waiter
+        if waiter.key.config.enforce:
+            sent = self.scripts.request(
+                waiter.key,
+                waiter.seq,
+                waiter.priority,
+                waiter.text,
+                waiter.timeout,
+                estimate=estimate,
+                fail_fast=waiter.fail_fast,
+                enqueued=enqueued,
+            )
+            sent.add_done_callback(partial(self._on_admission, waiter, self.scripts.admission))
+        else:
+            sent = self.scripts.shadow(waiter.key, waiter.seq, waiter.text)
+            sent.add_done_callback(partial(self._on_admission, waiter, self.scripts.shadow_admission))
 
     async def wait(self, waiter: Waiter) -> Charged:
         """Wait for the grant; a caller that is cancelled or times out leaves nothing behind."""
@@ -139,19 +187,28 @@ class Requests:
             if isinstance(error, RequestTimeout):
                 raise
             self._abandon(waiter)
-            self._emit(Expired(name=waiter.key.name, by=waiter.key.by, id=waiter.id, timeout=waiter.timeout or 0))
+            self.emit(Expired(name=waiter.key.name, by=waiter.key.by, id=waiter.id, timeout=waiter.timeout or 0))
             raise RequestTimeout(waiter.key.name, waiter.timeout) from None
         except asyncio.CancelledError:
             self.cancel(waiter, "caller")
             raise
 
-    def cancel(self, waiter: Waiter, reason: str) -> None:
-        """Withdraw a request whose caller no longer wants it."""
+    def cancel(self, waiter: Waiter, reason: str, error: RateLimitError | None = None) -> None:
+        """Withdraw a request whose caller no longer wants it, or that cannot be served."""
         if self._abandon(waiter):
             key = waiter.key
-            self._emit(Cancelled(name=key.name, by=key.by, id=waiter.id, reason=reason))
+            self.emit(Cancelled(name=key.name, by=key.by, id=waiter.id, reason=reason))
         if not waiter.granted.done():
-            _set_error(waiter.granted, RequestCancelled(reason))
+            _set_error(waiter.granted, error or RequestCancelled(reason))
+
+    def on_configured(self, keys: Iterable[Key]) -> None:
+        """Tell those who can never pass any more; the next sync puts those back whose level is gone."""
+        changed = set(keys)
+        for waiter in [waiter for waiter in self._waiters.values() if waiter.key in changed]:
+            try:
+                check_cost(waiter.costs, waiter.key.config)
+            except CostExceedsLimit as error:
+                self.cancel(waiter, "cost", error)
 
     def end_all(self, reason: str) -> None:
         """Cancel every request that has not been granted."""
@@ -163,10 +220,13 @@ class Requests:
         while self._background:
             await asyncio.wait(self._background)
 
-    def refund(self, waiter: Waiter, charged: Charged, costs: Mapping[str, int]) -> None:
+    def refund(self, waiter: Waiter, charged: Charged) -> None:
         """Give a charge back, without anybody waiting for it."""
-        self._detach(self._scripts.adjust(waiter.key, charged.stamp, costs, {}))
-        self._emit(Refunded(name=waiter.key.name, by=waiter.key.by, id=waiter.id))
+        key = waiter.key
+        if charged.stamp:
+            free = encode_costs(dict.fromkeys(waiter.costs, 0), key.config.usual)
+            self.detach(self.scripts.adjust(key, waiter.seq, charged.stamp, waiter.text, free, ends=True))
+        self.emit(Refunded(name=key.name, by=key.by, id=waiter.id))
 
     def on_ids(self, seqs: Iterable[int]) -> None:
         """Claim what a message or a sync says is there for these requests."""
@@ -178,8 +238,17 @@ class Requests:
                 waiter.state = "claiming"
                 by_key.setdefault(waiter.key, []).append(waiter)
         for key, waiters in by_key.items():
-            sent = self._scripts.claim(key, [waiter.seq for waiter in waiters])
+            sent = self.scripts.claim(key, [waiter.seq for waiter in waiters])
             sent.add_done_callback(partial(self._on_claim, waiters))
+
+    async def renew(self) -> None:
+        """Renew the leases of what runs."""
+        by_key: dict[Key, list[tuple[int, str]]] = {}
+        for grant in self.holds:
+            key, seq, costs = grant.holding
+            by_key.setdefault(key, []).append((seq, costs))
+        jobs = [(key, held[i : i + _MOST_IDS]) for key, held in by_key.items() for i in range(0, len(held), _MOST_IDS)]
+        await asyncio.gather(*(self.scripts.hold(key, held) for key, held in jobs))
 
     async def sync(self, *, scan: bool) -> None:
         """Renew the leases and ask for the state of everything that waits.
@@ -194,23 +263,23 @@ class Requests:
         await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))
 
     async def _sync_key(self, key: Key, seqs: list[int], *, scan: bool) -> None:
-        found = await self._scripts.sync(key, seqs, scan=scan)
+        found = await self.scripts.sync(key, seqs, scan=scan)
         if not found.held and not scan:
-            found = await self._scripts.sync(key, seqs, scan=True)
+            found = await self.scripts.sync(key, seqs, scan=True)
         self.on_ids(found.ready)
         for seq in found.lost:
             waiter = self._waiting.get(key, {}).get(seq)
             if waiter is not None and waiter.state == "waiting":
                 waiter.state = "sent"
-                sent = self._scripts.requeue(key, waiter.priority, waiter.entry)
-                sent.add_done_callback(partial(self._on_admission, waiter))
+                sent = self.scripts.requeue(key, waiter.priority, waiter.entry)
+                sent.add_done_callback(partial(self._on_admission, waiter, self.scripts.admission))
 
-    def _on_admission(self, waiter: Waiter, sent: asyncio.Future[Any]) -> None:
+    def _on_admission(self, waiter: Waiter, read: ReadAdmission, sent: asyncio.Future[Any]) -> None:
         error = sent.exception()
         if error is not None:
             self._fail(waiter, error)
             return
-        admission = self._scripts.admission(waiter.key, sent.result())
+        admission = read(waiter.key, sent.result())
         name, by = waiter.key.name, waiter.key.by
         if admission.charged is not None:
             self._on_charged(waiter, admission.charged)
@@ -223,11 +292,11 @@ class Requests:
             self._waiting.setdefault(waiter.key, {})[waiter.seq] = waiter
             self.on_ids([waiter.seq])
         elif admission.kind == "T":
-            self._emit(Expired(name=name, by=by, id=waiter.id, timeout=0.0))
-            self._fail(waiter, RequestTimeout(name, waiter.timeout))
+            self.emit(Expired(name=name, by=by, id=waiter.id, timeout=waiter.timeout or 0.0))
+            self._fail(waiter, RequestTimeout(name, waiter.timeout, admission.estimate))
         else:
-            self._emit(Rejected(name=name, by=by, max_size=waiter.key.config.queue.max_size))
-            self._fail(waiter, QueueFull(name, waiter.key.config.queue.max_size))
+            self.emit(Rejected(name=name, by=by, max_size=waiter.key.config.waits.max_size))
+            self._fail(waiter, QueueFull(name, waiter.key.config.waits.max_size))
 
     def _on_place(self, waiter: Waiter, admission: Admission) -> None:
         waiter.entry = admission.entry
@@ -243,7 +312,7 @@ class Requests:
             waiter.estimate = admission.estimate
             waiter.placed.set_result(None)
             key = waiter.key
-            self._emit(Queued(name=key.name, by=key.by, id=waiter.id, position=waiter.position))
+            self.emit(Queued(name=key.name, by=key.by, id=waiter.id, position=waiter.position))
 
     def _on_claim(self, waiters: list[Waiter], sent: asyncio.Future[Any]) -> None:
         error = sent.exception()
@@ -253,7 +322,7 @@ class Requests:
                 waiter.state = "waiting"
             return
         for waiter, reply in zip(waiters, sent.result(), strict=True):
-            record = self._scripts.record(waiter.key, reply)
+            record = self.scripts.record(waiter.key, reply)
             name, by = waiter.key.name, waiter.key.by
             if record is None:
                 # Taken back by its lease, or claimed by a sending whose reply was lost: only a scan tells which.
@@ -261,10 +330,10 @@ class Requests:
                 self._doubtful = True
             elif isinstance(record, str):
                 if record == "overflow":
-                    self._emit(Dropped(name=name, by=by, id=waiter.id, reason=record))
+                    self.emit(Dropped(name=name, by=by, id=waiter.id, reason=record))
                     self._fail(waiter, RequestDropped(record))
                 else:
-                    self._emit(Cancelled(name=name, by=by, id=waiter.id, reason=record))
+                    self.emit(Cancelled(name=name, by=by, id=waiter.id, reason=record))
                     self._fail(waiter, RequestCancelled(record))
             else:
                 self._on_charged(waiter, record)
@@ -274,14 +343,16 @@ class Requests:
         ended = waiter.state == "ended"
         self._finish(waiter)
         if ended or waiter.gone:
-            self.refund(waiter, charged, waiter.costs)
+            self.refund(waiter, charged)
             return
         waiter.granted.set_result(charged)
         name, by = waiter.key.name, waiter.key.by
-        if waited:
-            self._emit(Granted(name=name, by=by, id=waiter.id, waited=waited))
+        if charged.decision.shadow:
+            self.emit(Denied(name=name, by=by, reason=charged.decision.reason, shadow=True))
+        elif waited:
+            self.emit(Granted(name=name, by=by, id=waiter.id, waited=waited))
         else:
-            self._emit(Allowed(name=name, by=by))
+            self.emit(Allowed(name=name, by=by))
 
     def _abandon(self, waiter: Waiter) -> bool:
         """Take a request out of everything, wherever it stands; whether it had not ended before."""
@@ -296,12 +367,12 @@ class Requests:
             if granted.cancelled() or not granted.done() or granted.exception() is not None:
                 return False
             # Granted and cancelled in the same turn of the loop: nobody will run it.
-            self.refund(waiter, granted.result(), waiter.costs)
+            self.refund(waiter, granted.result())
         return True
 
     def _withdraw(self, waiter: Waiter) -> None:
         request_id = f"{self._client}.{waiter.seq}"
-        self._detach(self._scripts.withdraw(waiter.key, request_id, waiter.entry, waiter.priority))
+        self.detach(self.scripts.withdraw(waiter.key, request_id, waiter.entry, waiter.priority))
 
     def _finish(self, waiter: Waiter) -> None:
         waiter.state = "ended"
@@ -319,7 +390,8 @@ class Requests:
         if not waiter.granted.done():
             _set_error(waiter.granted, error)
 
-    def _detach(self, sent: asyncio.Future[Any]) -> None:
+    def detach(self, sent: asyncio.Future[Any]) -> None:
+        """Let something sent be answered without anybody waiting for it."""
         self._background.add(sent)
         sent.add_done_callback(self._on_detached)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -14,43 +14,44 @@ from ratelimit_async._values import Decision
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Mapping
+    from importlib.resources.abc import Traversable
     from typing import Any
 
     from ratelimit_async._executor import Executor
     from ratelimit_async._keys import Key
     from ratelimit_async._values import Reason
 
-__all__ = ["ALL", "Admission", "Charged", "Scripts", "StatusReply", "Sync"]
+__all__ = ["ALL", "Admission", "Charged", "ControlState", "Scripts", "StatusReply", "Sync", "allow_in_shadow"]
+
+# Keys that one step of a scan looks at: well below a millisecond.
+_SCANNED = 500
 
 
 def _sources() -> dict[str, str]:
     """Read the scripts of the package, with their shared parts put in."""
     root = resources.files("ratelimit_async") / "lua"
-    include = root / "include"
-    sources: dict[str, str] = {}
-    for file in root.iterdir():
-        if not file.name.endswith(".lua"):
-            continue
+
+    def read(file: Traversable) -> str:
         lines: list[str] = []
         for line in file.read_text(encoding="utf-8").splitlines():
             if line.startswith("-- @include "):
-                part = include / f"{line.removeprefix('-- @include ')}.lua"
-                lines.append(part.read_text(encoding="utf-8"))
+                lines.append(read(root / "include" / f"{line.removeprefix('-- @include ')}.lua"))
             else:
                 lines.append(line)
-        sources[file.name.removesuffix(".lua")] = "\n".join(lines)
-    return sources
+        return "\n".join(lines)
+
+    return {file.name.removesuffix(".lua"): read(file) for file in root.iterdir() if file.name.endswith(".lua")}
 
 
 # The grant script does the most per entry, and a batch of them the most of all.
-_MOST = {"grant": 8, "claim": 8, "sync": 4}
+_MOST = {"grant": 8, "claim": 8, "hold": 4, "sync": 4, "waiting": 1}
 ALL = {
     name: Script(
         name,
         source,
         grouped=name != "control",
         most=_MOST.get(name, MOST_ENTRIES),
-        tells_again=name == "admit",
+        tells_again=name in ("admit", "adjust"),
     )
     for name, source in sorted(_sources().items())
 }
@@ -66,7 +67,7 @@ class Charged(msgspec.Struct, frozen=True):
 class Admission(msgspec.Struct, frozen=True):
     """What became of a request that arrived: A, Q, G, T or F as in admit.lua; times in seconds."""
 
-    kind: Literal["A", "Q", "G", "T", "F"]
+    kind: str
     charged: Charged | None = None
     entry: bytes = b""
     position: int = 0
@@ -89,6 +90,16 @@ class StatusReply(msgspec.Struct, frozen=True):
     oldest: float
     estimate: float
     driven: bool
+    paused: bool
+    resumes_in: float | None
+
+
+class ControlState(msgspec.Struct, frozen=True):
+    """What control.lua tells: pauses, us by Redis' clock, and configurations as they were written; by field."""
+
+    version: int
+    pauses: dict[str, int]
+    changes: dict[str, str]
 
 
 class Scripts:
@@ -105,27 +116,55 @@ class Scripts:
 
     async def hit(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Charge now or not at all."""
-        entry = ("hit", 0, 0, encode_costs(costs), 0, 0)
-        reply = await self._executor.call(ALL["admit"], key, entry, replayable=False)
-        return _decision(key, *reply)
+        reply = await self._admit(key, "hit", costs=_text(key, costs), replayable=False)
+        return _decision(key, *reply[:6])
 
     async def check(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Look, take nothing."""
-        entry = ("check", 0, 0, encode_costs(costs), 0, 0)
-        return _decision(key, *await self._executor.call(ALL["admit"], key, entry))
+        reply = await self._admit(key, "check", costs=_text(key, costs))
+        return _decision(key, *reply[:6])
 
     def request(
-        self, key: Key, seq: int, priority: int, costs: str, timeout: float | None, *, estimate: bool
+        self,
+        key: Key,
+        seq: int,
+        priority: int,
+        costs: str,
+        timeout: float | None,
+        *,
+        estimate: bool = False,
+        fail_fast: bool = False,
+        enqueued: int = 0,
     ) -> asyncio.Future[Any]:
-        """Admit or enqueue; the reply is for `admission`."""
+        """Admit or enqueue; the reply is for `admission`. `enqueued`: an earlier time of arrival, us, to stand by."""
         wait = -1 if timeout is None else int(timeout * 1e6)
-        entry = ("submit" if estimate else "request", seq, priority, costs, wait, 0)
-        return self._executor.call(ALL["admit"], key, entry)
+        op = "submit" if estimate else "request"
+        return self._admit(key, op, seq, priority, costs, wait, enqueued, fail_fast=fail_fast)
+
+    def shadow(self, key: Key, seq: int, costs: str) -> asyncio.Future[Any]:
+        """Charge if it fits; the call goes ahead whatever the reply, which is for `shadow_admission`."""
+        return self._admit(key, "shadow", seq, costs=costs, replayable=False)
 
     def requeue(self, key: Key, priority: int, entry: bytes) -> asyncio.Future[Any]:
         """Put a request that Redis forgot back to its place; the reply is for `admission`."""
-        _, seq, enqueued, deadline, costs = entry.split(b" ")
-        return self._executor.call(ALL["admit"], key, ("return", seq, priority, costs, deadline, enqueued))
+        _, seq, enqueued, deadline, costs = entry.decode().split(" ")[:5]
+        return self._admit(key, "return", int(seq), priority, costs, int(deadline), int(enqueued))
+
+    def _admit(
+        self,
+        key: Key,
+        op: str,
+        seq: int = 0,
+        priority: int = 0,
+        costs: str = "-",
+        wait: int = 0,
+        enqueued: int = 0,
+        *,
+        fail_fast: bool = False,
+        replayable: bool = True,
+    ) -> asyncio.Future[Any]:
+        entry = (op, seq, priority, costs, wait, enqueued, int(fail_fast))
+        return self._executor.call(ALL["admit"], key, entry, replayable=replayable)
 
     @staticmethod
     def admission(key: Key, reply: list[Any]) -> Admission:
@@ -137,7 +176,12 @@ class Scripts:
             return Admission("A", charged=Charged(stamp, decision))
         if kind == "Q":
             return Admission("Q", entry=reply[1], position=reply[2], estimate=reply[3] / 1e6)
-        return Admission(kind)
+        return Admission(kind, estimate=reply[1] / 1e6 if kind == "T" else 0.0)
+
+    @staticmethod
+    def shadow_admission(key: Key, reply: list[Any]) -> Admission:
+        """Read a reply to `shadow`: admitted in any case, charged (stamp not 0) only where it fitted."""
+        return Admission("A", charged=Charged(reply[6], allow_in_shadow(_decision(key, *reply[:6]))))
 
     async def grant(self, key: Key, batch_size: int) -> int | None:
         """Grant who may pass; how many, or None where another client drives this key."""
@@ -164,10 +208,37 @@ class Scripts:
         """Take a request out of the queue or refund its grant; the reply is b"" where it is not known."""
         return self._executor.call(ALL["withdraw"], key, (request_id, entry, priority, reason))
 
-    def adjust(self, key: Key, stamp: int, refund: Mapping[str, int], charge: Mapping[str, int]) -> asyncio.Future[Any]:
-        """Give back and charge after the fact."""
-        entry = (stamp, encode_costs(refund), encode_costs(charge))
-        return self._executor.call(ALL["adjust"], key, entry, replayable=False)
+    def adjust(
+        self, key: Key, seq: int, stamp: int, costs: str, true: str, *, finished: int = 0, ends: bool = False
+    ) -> asyncio.Future[Any]:
+        """Settle a grant to its true costs, end it, or both; the reply is when, us by Redis' clock."""
+        entry = (f"{self._client}.{seq}", stamp, finished, costs, true, int(ends))
+        # Only what is held shows whether an earlier sending arrived.
+        return self._executor.call(ALL["adjust"], key, entry, replayable=key.config.holds and not finished)
+
+    async def hold(self, key: Key, held: Iterable[tuple[int, str]]) -> None:
+        """Renew the leases of what runs: its numbers and costs."""
+        await self._executor.call(ALL["hold"], key, (" ".join(f"{seq} {costs}" for seq, costs in held),))
+
+    async def lower(self, key: Key, index: int, remaining: int, reset_after: float | None) -> int:
+        """Take over what remains of a limit, if it is less; by how much it was."""
+        reset = -1 if reset_after is None else int(reset_after * 1e6)
+        return int(await self._executor.call(ALL["lower"], key, (index + 1, remaining, reset)))
+
+    def pause(self, key: Key, seconds: float | None) -> asyncio.Future[Any]:
+        """Pause one key; None: until resumed, 0: resume."""
+        return self._executor.call(ALL["pause"], key, (_pause(seconds),))
+
+    async def waiting(self, key: Key, priority: int, start: int, most: int) -> tuple[int, list[bytes]]:
+        """Read a page of a queue: us by Redis' clock, and entries."""
+        now, *entries = await self._executor.call(ALL["waiting"], key, (priority, start, most))
+        return int(now), entries
+
+    async def scan(self, cursor: int, pattern: str) -> tuple[int, list[str]]:
+        """Look at some of Redis' keys; the next cursor, 0 at the end, and the names that match."""
+        command = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCANNED)
+        cursor_reply, names = await self._executor.command(command)
+        return int(cursor_reply), [name.decode() for name in names]
 
     async def sync(self, key: Key, seqs: list[int], *, scan: bool) -> Sync:
         """Renew the lease on a key and ask what became of its requests."""
@@ -177,10 +248,11 @@ class Scripts:
 
     async def status(self, key: Key, priority: int, costs: Mapping[str, int]) -> StatusReply:
         """Look at limits and queue."""
-        entry = (priority, encode_costs(costs))
-        limits, depths, oldest, estimate, driven = await self._executor.call(ALL["status"], key, entry)
+        entry = (priority, _text(key, costs))
+        limits, depths, oldest, estimate, driven, pause = await self._executor.call(ALL["status"], key, entry)
         used = [(int(count), reset / 1e6) for count, reset in limits]
-        return StatusReply(used, depths, oldest / 1e6, estimate / 1e6, bool(driven))
+        resumes = pause / 1e6 if pause > 0 else None
+        return StatusReply(used, depths, oldest / 1e6, estimate / 1e6, bool(driven), pause != 0, resumes)
 
     async def reset(self, key: Key) -> None:
         """Forget what is counted."""
@@ -190,18 +262,51 @@ class Scripts:
         """Give up driving a key."""
         await self._executor.call(ALL["resign"], key, ("resign",))
 
-    async def control(self, key: str, operation: Literal["pause", "resume", "read"], field: str = "") -> set[str]:
-        """Change or read what is paused everywhere."""
-        entry = (1, key, operation, field, self._channels)
-        reply = await self._executor.call(ALL["control"], None, entry)
-        return {name.decode() for name in reply}
+    async def read_control(self, key: str, known: int) -> ControlState | None:
+        """Read what is paused and configured in every process; None where the version is the one known."""
+        return await self._control(key, "read", known=known)
+
+    async def pause_name(self, key: str, name: str, seconds: float | None) -> ControlState:
+        """Pause a name; None: until resumed, 0: resume."""
+        return cast("ControlState", await self._control(key, "pause", f"p:{name}", str(_pause(seconds))))
+
+    async def configure(self, key: str, field: str, value: str) -> ControlState:
+        """Configure a name or key; '' for what it was built with."""
+        return cast("ControlState", await self._control(key, "configure", f"c:{field}", value))
+
+    async def _control(
+        self, key: str, op: str, field: str = "", value: str = "", known: int = -1
+    ) -> ControlState | None:
+        entry = (1, key, op, field, value, self._channels, known)
+        version, *rest = await self._executor.call(ALL["control"], None, entry)
+        if int(version) == known:
+            return None
+        fields = {name.decode(): value.decode() for name, value in zip(rest[::2], rest[1::2], strict=True)}
+        pauses = {name[2:]: int(until) for name, until in fields.items() if name.startswith("p:")}
+        changes = {name[2:]: text for name, text in fields.items() if name.startswith("c:")}
+        return ControlState(int(version), pauses, changes)
+
+
+def allow_in_shadow(decision: Decision) -> Decision:
+    """Let a call pass that a configuration would deny if it enforced."""
+    return decision if decision.allowed else msgspec.structs.replace(decision, allowed=True, shadow=True)
+
+
+def _text(key: Key, costs: Mapping[str, int]) -> str:
+    return encode_costs(costs, key.config.usual)
+
+
+def _pause(seconds: float | None) -> int:
+    return -1 if seconds is None else int(seconds * 1e6)
 
 
 def _decision(key: Key, allowed: int, reason: bytes, index: int, remaining: int, retry: int, reset: int) -> Decision:
+    limits = key.config.parsed
     return Decision(
         allowed=bool(allowed),
         reason=cast("Reason", reason.decode()),
-        limit=key.config.parsed[index - 1],
+        # A configuration of fewer limits may have come since the call was sent.
+        limit=limits[min(index, len(limits)) - 1],
         remaining=remaining,
         retry_after=retry / 1e6 if retry >= 0 else None,
         reset_after=reset / 1e6,

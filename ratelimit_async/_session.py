@@ -8,6 +8,8 @@ import random
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from ratelimit_async._checks import Checks
+from ratelimit_async._control import Control
 from ratelimit_async._errors import NotStarted, RateLimitError, WrongEventLoop
 from ratelimit_async._events import Failed
 from ratelimit_async._executor import Executor
@@ -21,6 +23,7 @@ from ratelimit_async._supervision import supervise
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from ratelimit_async._catalog import Catalog
     from ratelimit_async._connection import Source
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key, KeyNames
@@ -36,11 +39,11 @@ class Session:
         self,
         source: Source,
         names: KeyNames,
+        catalog: Catalog,
         settings: Settings,
         emit: Emit,
-        key_of: Callable[[str, str | None], Key],
     ) -> None:
-        """Build the parts; `key_of` gives the key of a name and subject."""
+        """Build the parts."""
         self.loop = asyncio.get_running_loop()
         self.client = secrets.token_urlsafe(8)
         self.running = Running()
@@ -49,11 +52,12 @@ class Session:
         self._names = names
         self._settings = settings
         self._emit = emit
-        self._key_of = key_of
         self.executor = Executor(source, tuple(ALL.values()), settings.command_timeout, emit)
         driver_lease = 2 * settings.poll_interval if settings.processor else 0.0
         self.scripts = Scripts(self.executor, names.channels, self.client, settings.lease, driver_lease)
+        self.checks = Checks(self.scripts, lambda: self.replies_alive, emit)
         self.requests = Requests(self.scripts, self.client, emit)
+        self.control = Control(self.scripts, names, catalog, self)
         self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval)
         self.listener = Listener(source, names.channels, self.client, self, emit)
         self.executor.on_next = self.processor.schedule
@@ -120,15 +124,37 @@ class Session:
             return
         with contextlib.suppress(RateLimitError):
             # A process without a configuration for this name cannot grant for it.
-            self.processor.schedule(self._key_of(*found), random.random() * 0.02 if everyone else 0)
+            self.processor.schedule(self._names.key(*found), random.random() * 0.02 if everyone else 0)
 
-    def on_pauses(self) -> None:
-        """Read again what is paused, and look at the queues of what no longer is."""
-        self._spawn(self._read_pauses())
+    def on_freed(self, driver: str) -> None:
+        """Ask Redis again about a key."""
+        found = self._names.parse_driver(driver)
+        if found is not None:
+            with contextlib.suppress(RateLimitError):
+                self._names.key(*found).forget_denial()
+
+    def on_control(self) -> None:
+        """Read again what is paused and configured."""
+        self._spawn(self._read_control())
 
     def on_subscribed(self) -> None:
         """Catch up with what was said while nobody listened."""
+        self._names.forget_denials()
         self._spawn(self._catch_up())
+
+    def on_pauses(self) -> None:
+        """Look at the queues: of what is paused no longer, too."""
+        self.processor.look_at_all()
+
+    def on_unreadable(self, label: str, error: Exception) -> None:
+        """Say so."""
+        self._emit(Failed(what=f"configuration of {label}", error=repr(error)))
+
+    def on_configured(self, keys: list[Key]) -> None:
+        """Follow new configurations: of who waits, too."""
+        self.requests.on_configured(keys)
+        self.processor.look_at_all()
+        self._spawn(self._sync())
 
     def _spawn(self, change: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(change)
@@ -136,21 +162,17 @@ class Session:
         task.add_done_callback(self._changes.discard)
 
     async def _catch_up(self) -> None:
-        await self._read_pauses()
+        await self._read_control()
+        await self._sync()
+
+    async def _sync(self) -> None:
         with contextlib.suppress(RateLimitError):
             await self.requests.sync(scan=True)
 
-    async def _read_pauses(self) -> None:
+    async def _read_control(self) -> None:
         # Without an answer the timer asks again.
         with contextlib.suppress(RateLimitError):
-            self.set_paused(await self.scripts.control(self._names.control, "read"))
-
-    def set_paused(self, fields: set[str]) -> None:
-        """Take over what is paused everywhere."""
-        if fields != self._names.paused:
-            self._names.paused.clear()
-            self._names.paused.update(fields)
-            self.processor.look_at_all()
+            await self.control.read()
 
     async def _run(self) -> None:
         settings = self._settings
@@ -172,7 +194,7 @@ class Session:
             try:
                 async with asyncio.timeout(settings.connect_timeout):
                     await self.listener.subscribed.wait()
-                    await self._read_pauses()
+                    await self._read_control()
                 self._open = True
                 self._ready.set_result(None)
                 await self._stop.wait()
@@ -188,12 +210,12 @@ class Session:
                     task.cancel()
 
     async def _tick(self) -> None:
-        """Renew leases and ask for what no message told; also the safety net for pauses."""
+        """Renew leases and ask for what no message told; also the safety net for pauses and configurations."""
         while True:
             await asyncio.sleep(self._settings.lease / 3 * random.uniform(0.8, 1.0))
-            await self._read_pauses()
+            await self._read_control()
             with contextlib.suppress(RateLimitError):
-                await self.requests.sync(scan=False)
+                await asyncio.gather(self.requests.sync(scan=False), self.requests.renew())
 
     async def _end(self, others: list[asyncio.Task[None]]) -> None:
         """Withdraw what waits, let finish what runs, give back what nobody took, hand over the keys."""

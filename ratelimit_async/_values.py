@@ -9,7 +9,17 @@ import msgspec
 from ratelimit_async._errors import RateLimitExceeded
 from ratelimit_async._limits import Limit
 
-__all__ = ["Decision", "Health", "LimitStatus", "ProcessorStatus", "QueueStatus", "Reason", "Status"]
+__all__ = [
+    "Decision",
+    "Health",
+    "KeyInfo",
+    "LimitStatus",
+    "ProcessorStatus",
+    "QueueStatus",
+    "Reason",
+    "Status",
+    "WaitingRequest",
+]
 
 Reason: TypeAlias = Literal["ok", "limit", "queue", "paused"]
 
@@ -23,8 +33,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         limit: The limit that binds: the one that denies for longest, or, when allowed, the one nearest to its end.
         remaining: What is left of that limit, in its unit.
         retry_after: Seconds until the same call can pass, if nobody else comes; 0 when allowed, None when not known.
-        reset_after: Seconds until that limit is unused again.
-        source: Who decided.
+            Where running calls are in the way: until their leases end, if nobody renews them; one that ends frees it
+            earlier.
+        reset_after: Seconds until that limit is unused again, by the same measure.
+        source: Who decided: `"redis"`, or `"denied_cache"`: this process, which was denied before.
+        shadow: True where the call was only allowed because its configuration does not enforce; `reason` says why it
+            would not have been.
     """
 
     allowed: bool
@@ -33,7 +47,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     remaining: int
     retry_after: float | None
     reset_after: float
-    source: Literal["redis"] = "redis"
+    source: Literal["redis", "denied_cache"] = "redis"
+    shadow: bool = False
 
     def raise_if_denied(self) -> None:
         """Turn a denial into an exception.
@@ -76,14 +91,35 @@ class ProcessorStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """A key's limits, queue and processor now."""
+    """A key's limits, queue and processor now, or those of all `keys` of a name together.
+
+    `resumes_in`: seconds until a pause ends by itself; None where it does not, or there is none.
+    """
 
     name: str
     by: str | None
+    keys: int
     paused: bool
+    resumes_in: float | None
     limits: tuple[LimitStatus, ...]
     queue: QueueStatus
     processor: ProcessorStatus
+
+
+class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit key of which Redis holds something."""
+
+    name: str
+    by: str | None
+
+
+class WaitingRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request in the queue: its place, 1 for the next; its age in seconds; its level, 0 for the first to go."""
+
+    id: str
+    position: int
+    age: float
+    priority: int
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

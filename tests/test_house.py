@@ -15,11 +15,11 @@ import ratelimit_async
 
 PACKAGE = Path(ratelimit_async.__file__).parent
 FLOORS = [
-    {"_errors", "_limits", "_config", "_values", "_events"},
-    {"_settings", "_keys", "_connection", "_supervision", "_executor", "_scripts"},
-    {"_requests", "_replies", "_grants"},
+    {"_errors", "_limits", "_config", "_values", "_events", "_headers", "_catalog", "_upstream"},
+    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_executor", "_scripts"},
+    {"_checks", "_control", "_requests", "_replies", "_grants"},
     {"_processor"},
-    {"_session", "_reports", "_limiter"},
+    {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_limiter"},
     {"_cli", "_demo", "_demo_view", "__main__"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}

@@ -1,48 +1,61 @@
 -- Purpose: checks limits; charges all or none; a request that must wait joins the queue in the same step.
 -- KEYS:    see include/prelude.lua
--- ARGV:    see include/prelude.lua; an entry is op, id's number, priority (0 first), cost, time, enqueued, again
---          op: hit, check, request, submit (as request, with an estimate), return (one that Redis forgot)
+-- ARGV:    see include/prelude.lua; an entry is op, id's number, priority (0 first), costs, time, enqueued, fast, again
+--          op: hit, check, request, submit (as request, with an estimate), shadow (as hit, for a call that will end),
+--          return (one that Redis forgot)
 --          time: us to wait at most, -1 for no bound, 0 for not at all; for return the deadline, us, 0 for none
---          enqueued: for return, when it first joined, us; again: 1 where an earlier sending may have arrived
--- Reply:   hit, check: {allowed, reason, limit's index, remaining, retry us (-1 unknown), reset us}
+--          enqueued: when it first joined, us, 0: now; fast: 1 where one that cannot be served in time may not wait;
+--          again: 1 where an earlier sending may have arrived
+-- Reply:   hit, check, shadow: {allowed, reason, limit's index, remaining, retry us (-1 unknown), reset us, stamp}
 --          request: {'A', limit's index, remaining, reset us, stamp} admitted; {'Q', entry, position, estimate us} waits;
 --          {'G', record} granted earlier; {'T', estimate us} may not wait; {'F'} the queue is full
--- Cost:    O(log 1000) per limit and entry; O(depth) where `again` is 1 or op is return
+-- Cost:    O(log 1000) per limit and entry; O(depth) where `again` is 1, where `enqueued` is given, or op is return
 -- @include prelude
 -- @include limits
 -- @include queue
+-- @include run
 
-local function answer(group, costs, charges)
-  local allowed, reason, retry, binds = 0, 'limit', 0, 0
-  if group.paused then
-    reason, retry = 'paused', -1
-  elseif group.depth > 0 then
+local function answer(group, text, charges, id)
+  local allowed, reason, retry, binds, stamp = 0, 'limit', 0, 0, 0
+  local costs, pause = costs_of(text), paused_until(group)
+  if pause ~= 0 then
+    reason = 'paused'
+    retry, binds = wait_for(group, costs)
+    retry = pause > 0 and math.max(retry, pause - now) or -1
+  elseif depths_of(group) and group.depth > 0 then
     reason = 'queue'
-    retry, binds = wait_for(group, costs, group.depth)
+    retry, binds = wait_for(group, costs, costs_ahead(group, group.priorities))
   elseif fits(group, costs) then
     allowed, reason = 1, 'ok'
     if charges then
-      charge(group, costs)
+      charge(group, text, id)
+      stamp = now
     end
   else
-    retry, binds = wait_for(group, costs, 0)
+    retry, binds = wait_for(group, costs)
   end
   local index, remaining, reset = state_of(group, binds)
-  return { allowed, reason, index, remaining, retry, reset }
+  return { allowed, reason, index, remaining, retry, reset, stamp }
+end
+
+local function drop_from(group, priority, command)
+  local text = depths_of(group)[priority] > 0 and redis.call(command, group.queues[priority])
+  if text then
+    local entry = entry_of(text)
+    count(group, priority, entry, -1)
+    drop(group, entry, 'overflow')
+  end
+  return text
 end
 
 local function has_room(group, priority)
   if group.depth < group.max_size then
     return true
   end
-  if group.overflow == 'drop_oldest' then
-    for p = group.priorities, priority, -1 do
-      local oldest = group.depths[p] > 0 and redis.call('LPOP', group.queues[p])
-      if oldest then
-        add_depth(group, p, -1)
-        drop(group, entry_of(oldest), 'overflow')
-        return true
-      end
+  local oldest, lowest = group.overflow == 'drop_oldest', group.overflow == 'drop_lowest'
+  for p = group.priorities, priority, -1 do
+    if oldest and drop_from(group, p, 'LPOP') or lowest and p > priority and drop_from(group, p, 'RPOP') then
+      return true
     end
   end
   return false
@@ -54,14 +67,18 @@ local function join(group, priority, entry)
   if entry.enqueued < now then
     insert(group, priority, entry)
   else
-    redis.call('RPUSH', group.queues[priority], entry.text)
-    add_depth(group, priority, 1)
+    append(group, priority, entry)
   end
   group.joined = true
 end
 
-local function request(group, op, seq, priority, cost, wait, enqueued, again)
-  local costs, id = costs_of(cost), client .. '.' .. seq
+local function admitted(group)
+  local index, remaining, reset = state_of(group, 0)
+  return { 'A', index, remaining, reset, now }
+end
+
+local function request(group, op, seq, priority, text, wait, enqueued, fast, again)
+  local costs, id = costs_of(text), client .. '.' .. seq
   if again or op == 'return' then
     local value = redis.call('HGET', group.records, id)
     if value then
@@ -71,17 +88,22 @@ local function request(group, op, seq, priority, cost, wait, enqueued, again)
     if entry then
       return { 'Q', entry.text, position, 0 }
     end
-  end
-  local ahead = ahead_of(group, priority)
-  local deadline = op == 'return' and wait or 0
-  if op ~= 'return' then
-    if not group.paused and ahead == 0 and fits(group, costs) then
-      charge(group, costs)
-      local index, remaining, reset = state_of(group, 0)
-      return { 'A', index, remaining, reset, now }
+    if group.holds and is_held(group, id, text) then
+      return admitted(group)
     end
-    if wait == 0 then
-      return { 'T', (wait_for(group, costs, ahead)) }
+  end
+  local position, deadline, estimate = ahead_of(group, priority) + 1, wait, 0
+  if op ~= 'return' then
+    if position == 1 and paused_until(group) == 0 and fits(group, costs) then
+      charge(group, text, id)
+      return admitted(group)
+    end
+    if fast or wait == 0 or op == 'submit' then
+      estimate = wait_for(group, costs, costs_ahead(group, priority) or {})
+      estimate = math.max(estimate, paused_until(group) - now)
+    end
+    if wait == 0 or fast and wait > 0 and estimate > wait then
+      return { 'T', estimate }
     end
     save(group)
     if not has_room(group, priority) then
@@ -89,22 +111,23 @@ local function request(group, op, seq, priority, cost, wait, enqueued, again)
     end
     deadline = wait > 0 and now + wait or 0
   end
-  local text = table.concat({ client, seq, int(enqueued or now), int(deadline), cost }, ' ')
-  join(group, priority, entry_of(text))
-  return { 'Q', text, ahead + 1, op == 'submit' and wait_for(group, costs, ahead) or 0 }
+  local entry = entry_of(table.concat({ client, seq, int(enqueued > 0 and enqueued or now), int(deadline), text }, ' '))
+  join(group, priority, entry)
+  return { 'Q', entry.text, position, estimate }
 end
 
-return run(7, function(group, a)
+return run(8, function(group, a)
   look(group)
-  local op, cost = ARGV[a], ARGV[a + 3]
+  local op, text = ARGV[a], ARGV[a + 3]
   if op == 'hit' or op == 'check' then
-    return answer(group, costs_of(cost), op == 'hit')
+    return answer(group, text, op == 'hit')
+  elseif op == 'shadow' then
+    return answer(group, text, true, client .. '.' .. ARGV[a + 1])
   end
-  local priority = tonumber(ARGV[a + 2]) + 1
-  local enqueued = op == 'return' and tonumber(ARGV[a + 5])
-  return request(group, op, ARGV[a + 1], priority, cost, tonumber(ARGV[a + 4]), enqueued, ARGV[a + 6] == '1')
+  local priority = math.min(tonumber(ARGV[a + 2]) + 1, group.priorities)
+  local wait, enqueued = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5])
+  return request(group, op, ARGV[a + 1], priority, text, wait, enqueued, ARGV[a + 6] == '1', ARGV[a + 7] == '1')
 end, function(group)
-  save(group)
   if group.joined then
     keep(group)
   end

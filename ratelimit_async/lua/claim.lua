@@ -6,6 +6,7 @@
 -- @include prelude
 -- @include limits
 -- @include queue
+-- @include run
 
 return run(1, function(group, a)
   local ids = {}
@@ -15,6 +16,10 @@ return run(1, function(group, a)
   local values = redis.call('HMGET', group.records, unpack(ids))
   forget(group, ids)
   for i = 1, #ids do
+    local grant = group.holds and values[i] and grant_of(values[i])
+    if grant then
+      redis.call('ZADD', group.held, 'XX', int(now + client_lease), ids[i] .. ' ' .. grant.entry.cost)
+    end
     values[i] = values[i] or ''
   end
   return values

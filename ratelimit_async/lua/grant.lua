@@ -8,45 +8,41 @@
 -- @include prelude
 -- @include limits
 -- @include queue
+-- @include run
 
 local function take(group, batch)
-  local grants = {}
+  local grants, pops = {}, {}
   for p, queue in ipairs(group.queues) do
-    local popped = 0
-    while #grants < batch and depths_of(group)[p] > popped do
+    local popped, blocked, waiting = 0, false, depths_of(group)[p]
+    while not blocked and popped < waiting do
       local texts = redis.call('LRANGE', queue, popped, popped + batch - 1)
       if #texts == 0 then
         break
       end
-      local blocked = false
       for _, text in ipairs(texts) do
         local entry = entry_of(text)
         if is_live(group, entry) then
-          local costs = costs_of(entry.cost)
-          if #grants >= batch or not fits(group, costs) then
+          if #grants >= batch or not fits(group, costs_of(entry.cost)) then
             blocked = true
             break
           end
-          charge(group, costs)
+          charge(group, entry.cost, entry.id)
           entry.priority = p
           grants[#grants + 1] = entry
         end
         popped = popped + 1
-      end
-      if blocked then
-        break
+        count(group, p, entry, -1)
       end
     end
-    group.pops = group.pops or {}
-    group.pops[p] = popped
-    if depths_of(group)[p] > popped then
+    pops[p] = popped
+    if blocked then
       break
     end
   end
-  return grants
+  return grants, pops
 end
 
-local function commit(group, grants)
+local function commit(group, grants, pops)
   save(group)
   if #grants > 0 then
     local records, leases, told, owners = {}, {}, {}, {}
@@ -73,10 +69,9 @@ local function commit(group, grants)
       tell(owner, table.concat(told[owner], ' '))
     end
   end
-  for p, popped in pairs(group.pops) do
+  for p, popped in pairs(pops) do
     if popped > 0 then
       redis.call('LTRIM', group.queues[p], popped, -1)
-      add_depth(group, p, -popped)
     end
   end
 end
@@ -88,13 +83,13 @@ return run(2, function(group, a)
     return { 'O', redis.call('PTTL', group.driver) * 1000 }
   end
   redis.call('SET', group.driver, client, 'PX', int(driver_lease / 1000))
-  reap(group)
-  if group.paused then
-    group.next = best_of(group) and driver_lease / 2 or -1
-    return { 'P', 0 }
+  look(group)
+  local grants = {}
+  if paused_until(group) == 0 then
+    local pops
+    grants, pops = take(group, batch)
+    commit(group, grants, pops)
   end
-  local grants = take(group, batch)
-  commit(group, grants)
   local head = head_of(group)
   if head then
     local wait = wait_of(group, head)

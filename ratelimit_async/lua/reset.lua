@@ -1,4 +1,5 @@
--- Purpose: forgets what a key's limits have counted; those who wait keep their places and may pass at once.
+-- Purpose: forgets what a key's limits have counted, but not what runs; those who wait keep their places and may
+--          pass at once.
 -- KEYS:    see include/prelude.lua
 -- ARGV:    see include/prelude.lua; an entry has the one field 'reset'
 -- Reply:   1
@@ -6,12 +7,17 @@
 -- @include prelude
 -- @include limits
 -- @include queue
+-- @include run
 
 return run(1, function(group)
+  watch(group)
   for _, limit in ipairs(group.limits) do
-    redis.call('DEL', limit.key)
+    if limit.key then
+      redis.call('DEL', limit.key)
+    end
   end
+  group.freed = true
   return 1
 end, function(group)
-  nudge(group, true)
+  nudge(group)
 end)

@@ -6,6 +6,7 @@
 -- @include prelude
 -- @include limits
 -- @include queue
+-- @include run
 
 return run(1, function(group)
   redis.call('ZREM', group.clients, client)

@@ -7,6 +7,7 @@
 -- @include prelude
 -- @include limits
 -- @include queue
+-- @include run
 
 return run(2, function(group, a)
   local held = is_alive(group, client)

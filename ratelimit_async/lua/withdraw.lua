@@ -7,14 +7,15 @@
 -- @include prelude
 -- @include limits
 -- @include queue
+-- @include run
 
 local function remove(group, id, text, priority)
-  if text ~= '' then
-    if redis.call('LREM', group.queues[priority], 1, text) > 0 then
-      return entry_of(text), priority
-    end
+  if text ~= '' and group.queues[priority] and redis.call('LREM', group.queues[priority], 1, text) > 0 then
+    return entry_of(text), priority
+  elseif text ~= '' and group.promote == 0 then
     return nil
   end
+  -- Not where it was, if it was lifted meanwhile.
   local entry, found = find(group, id)
   if entry then
     redis.call('LREM', group.queues[found], 1, entry.text)
@@ -33,12 +34,11 @@ return run(4, function(group, a)
   end
   if grant then
     entry = grant.entry
-    refund(group, grant.stamp, costs_of(entry.cost))
-    group.freed = true
+    give_back(group, entry.id, entry.cost, grant.stamp)
   elseif not value then
     entry, found = remove(group, id, text, priority)
     if entry then
-      add_depth(group, found, -1)
+      count(group, found, entry, -1)
     end
   end
   if entry and reason ~= '' then
@@ -46,5 +46,5 @@ return run(4, function(group, a)
   end
   return grant and 'G' or entry and 'Q' or ''
 end, function(group)
-  nudge(group, group.freed)
+  nudge(group)
 end)

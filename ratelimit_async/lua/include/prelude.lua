@@ -1,11 +1,14 @@
--- What every script over limit keys shares: the clock, the caller, and the loop over groups of entries.
+-- What every script over limit keys shares: the clock, the caller, and how groups of entries are read.
 --
 -- A call carries groups, one per limit key, each with the key's configuration and its entries:
 --   ARGV[1] client id   ARGV[2] client lease, us   ARGV[3] driver lease, us (0: this client drives nothing)
 --   ARGV[4] prefix of the reply channels   ARGV[5] number of groups, then per group:
---   priorities, max_size, overflow, paused (0 or 1), number of limits,
---   (algorithm, unit, amount, period in us) per limit, number of entries, the entries' fields
---   KEYS per group: driver, clients, records, leases, one queue per priority, one state per limit
+--   priorities, max_size, overflow, promote (us after which a waiter is lifted a level, 0: never),
+--   paused (until when, us; -1 without end; 0 not), cached (1: processes keep denials of this key), number of limits,
+--   (kind, unit, amount, period in us, drain) per limit, number of entries, the entries' fields
+--   KEYS per group: driver, clients, records, leases, held, pause, work, one queue per priority, one state per limit
+--   but concurrent ones
+-- kind: sw, fw, sc, tb or cc (see the algorithms' files), with '+' where a charge counts from the call's end.
 -- A group's reply is {next, reply of each entry...}; next: us until this client, as the driver of the key,
 -- should look at its queue, or -1. A group that fails replies with the error's text and hurts no other.
 
@@ -17,6 +20,8 @@ local driver_lease = tonumber(ARGV[3])
 local channel = ARGV[4]
 -- Longest life of what waits, ms, once nobody renews it.
 local QUEUE_TTL = 60000
+-- What one script looks through of anything that may be long.
+local BATCH = 100
 
 local function int(number)
   return string.format('%.0f', number)
@@ -24,21 +29,21 @@ end
 
 local parsed = {}
 
--- '3' is three requests; 'requests=1,tokens=900' is spelt out; '-' is nothing.
+-- 'requests=3,tokens=900': units that are not named cost what they usually do; '-': all of them.
 local function costs_of(text)
   local costs = parsed[text]
   if not costs then
     costs = {}
-    if tonumber(text) then
-      costs.requests = tonumber(text)
-    else
-      for unit, cost in string.gmatch(text, '([%w_]+)=(%d+)') do
-        costs[unit] = tonumber(cost)
-      end
+    for unit, cost in string.gmatch(text, '([%w_]+)=(%d+)') do
+      costs[unit] = tonumber(cost)
     end
     parsed[text] = costs
   end
   return costs
+end
+
+local function tell(owner, message)
+  redis.call('PUBLISH', channel .. owner, message)
 end
 
 local function open_group(a, k)
@@ -46,59 +51,58 @@ local function open_group(a, k)
     priorities = tonumber(ARGV[a]),
     max_size = tonumber(ARGV[a + 1]),
     overflow = ARGV[a + 2],
-    paused = ARGV[a + 3] == '1',
+    promote = tonumber(ARGV[a + 3]),
+    paused = tonumber(ARGV[a + 4]),
+    cached = ARGV[a + 5] == '1',
     driver = KEYS[k],
     clients = KEYS[k + 1],
     records = KEYS[k + 2],
     leases = KEYS[k + 3],
+    held = KEYS[k + 4],
+    pause = KEYS[k + 5],
+    work = KEYS[k + 6],
     queues = {},
     limits = {},
+    usual = { requests = 1 },
     alive = {},
     next = -1,
   }
-  local limits = tonumber(ARGV[a + 4])
-  a, k = a + 5, k + 4
+  -- What a look finds in the usual case is that none of these is there.
+  group.signs = { group.leases, group.pause }
+  local limits = tonumber(ARGV[a + 6])
+  a, k = a + 7, k + 7
   for p = 1, group.priorities do
     group.queues[p] = KEYS[k]
+    group.signs[p + 2] = KEYS[k]
     k = k + 1
   end
   for i = 1, limits do
-    group.limits[i] = {
-      key = KEYS[k],
-      algorithm = ARGV[a],
+    local kind = ARGV[a]
+    local limit = {
+      group = group,
+      kind = string.sub(kind, 1, 2),
       unit = ARGV[a + 1],
       amount = tonumber(ARGV[a + 2]),
       period = tonumber(ARGV[a + 3]),
+      drain = tonumber(ARGV[a + 4]),
+      finish = string.sub(kind, 3) == '+',
+      scale = 1,
+      used = 0,
     }
-    a, k = a + 4, k + 1
+    if limit.kind == 'cc' then
+      group.usual[limit.unit] = 1
+    else
+      limit.key = KEYS[k]
+      k = k + 1
+    end
+    limit.holds = limit.finish or limit.kind == 'cc'
+    group.holds = group.holds or limit.holds
+    group.limits[i] = limit
+    a = a + 5
   end
   return group, a, k
 end
 
--- arity: fields per entry. serve(group, entry, n) gets where each entry begins in ARGV; finish(group) ends a group.
-local function run(arity, serve, finish)
-  local replies, a, k = {}, 6, 1
-  for i = 1, tonumber(ARGV[5]) do
-    local group
-    group, a, k = open_group(a, k)
-    local entries = tonumber(ARGV[a])
-    local first = a + 1
-    a = first + entries * arity
-    local ok, result = pcall(function()
-      local reply = {}
-      for e = 1, entries do
-        reply[e + 1] = serve(group, first + (e - 1) * arity)
-      end
-      if finish then
-        finish(group)
-      end
-      reply[1] = group.next
-      return reply
-    end)
-    if not ok and type(result) == 'table' then
-      result = result.err
-    end
-    replies[i] = result
-  end
-  return replies
+local function cost_of(limit, costs)
+  return costs[limit.unit] or limit.group.usual[limit.unit] or 0
 end

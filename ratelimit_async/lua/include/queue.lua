@@ -1,11 +1,13 @@
 -- The queue of a key: one list per priority, whole entries in it, the head at the left.
 --
--- entry: 'client seq enqueued deadline cost', times in us, deadline 0 for none. id: 'client.seq'.
+-- entry: 'client seq enqueued deadline costs', and ' since' once it was lifted to a better level; times in us, deadline
+-- 0 for none. Within a level, the order is that of `since`, by default `enqueued`. id: 'client.seq'.
 -- records: id -> 'G stamp priority limit remaining reset entry' (granted, not yet claimed) or 'D reason' (dropped).
 -- leases: id -> when its record is taken back. clients: client -> when it counts as gone.
+-- pause: until when, us, or -1. work: 'priority unit' -> what those waiting cost beyond the usual.
 
 local function entry_of(text)
-  local owner, seq, enqueued, deadline, cost = string.match(text, '^(%S+) (%S+) (%d+) (%d+) (%S+)$')
+  local owner, seq, enqueued, deadline, cost, since = string.match(text, '^(%S+) (%S+) (%d+) (%d+) (%S+) ?(%d*)$')
   return {
     text = text,
     client = owner,
@@ -14,11 +16,8 @@ local function entry_of(text)
     enqueued = tonumber(enqueued),
     deadline = tonumber(deadline),
     cost = cost,
+    since = tonumber(since) or tonumber(enqueued),
   }
-end
-
-local function tell(owner, message)
-  redis.call('PUBLISH', channel .. owner, message)
 end
 
 local function is_alive(group, owner)
@@ -36,18 +35,30 @@ local function is_live(group, entry)
   return (entry.deadline == 0 or entry.deadline > now) and is_alive(group, entry.client)
 end
 
+-- Whether anybody may wait, be granted and not yet run, or be paused: one command tells the usual case.
+local function is_quiet(group)
+  if group.quiet == nil then
+    group.quiet = redis.call('EXISTS', unpack(group.signs)) == 0
+  end
+  return group.quiet
+end
+
+-- Until when, us, the key is paused, for itself or by name; -1: without end; 0: it is not.
+local function paused_until(group)
+  local pause = group.paused > now and group.paused or group.paused < 0 and -1 or 0
+  if pause >= 0 and not is_quiet(group) then
+    local own = tonumber(redis.call('GET', group.pause) or 0)
+    pause = own < 0 and -1 or math.max(pause, own > now and own or 0)
+  end
+  return pause
+end
+
 local function depths_of(group)
   if not group.depths then
     group.depths, group.depth = {}, 0
-    if redis.call('EXISTS', unpack(group.queues)) > 0 then
-      for p, queue in ipairs(group.queues) do
-        group.depths[p] = redis.call('LLEN', queue)
-        group.depth = group.depth + group.depths[p]
-      end
-    else
-      for p = 1, group.priorities do
-        group.depths[p] = 0
-      end
+    for p, queue in ipairs(group.queues) do
+      group.depths[p] = is_quiet(group) and 0 or redis.call('LLEN', queue)
+      group.depth = group.depth + group.depths[p]
     end
   end
   return group.depths
@@ -62,10 +73,63 @@ local function best_of(group)
   end
 end
 
-local function add_depth(group, priority, n)
-  depths_of(group)
-  group.depths[priority] = group.depths[priority] + n
-  group.depth = group.depth + n
+-- An entry has come to (1) or gone from (-1) a level; what it costs beyond the usual is kept beside its level's length.
+local function count(group, priority, entry, sign)
+  local depths = depths_of(group)
+  depths[priority] = depths[priority] + sign
+  group.depth = group.depth + sign
+  if entry.cost ~= '-' then
+    group.extra = group.extra or {}
+    for unit, cost in pairs(costs_of(entry.cost)) do
+      local field = priority .. ' ' .. unit
+      group.extra[field] = (group.extra[field] or 0) + sign * (cost - (group.usual[unit] or 0))
+    end
+  end
+end
+
+local function save_work(group)
+  for field, extra in pairs(group.extra or {}) do
+    if extra ~= 0 then
+      redis.call('HINCRBY', group.work, field, int(extra))
+    end
+  end
+  if group.extra then
+    if group.depth == 0 then
+      redis.call('DEL', group.work)
+    else
+      redis.call('PEXPIRE', group.work, QUEUE_TTL)
+    end
+    group.extra = nil
+  end
+end
+
+local function ahead_of(group, priority)
+  local ahead = 0
+  for p = 1, priority do
+    ahead = ahead + depths_of(group)[p]
+  end
+  return ahead
+end
+
+-- By unit, what those waiting cost that go before one more of this priority.
+local function costs_ahead(group, priority)
+  local waiting = ahead_of(group, priority)
+  if waiting == 0 then
+    return nil
+  end
+  save_work(group)
+  local ahead = {}
+  for _, limit in ipairs(group.limits) do
+    ahead[limit.unit] = waiting * (group.usual[limit.unit] or 0)
+  end
+  local work = redis.call('HGETALL', group.work)
+  for i = 1, #work, 2 do
+    local p, unit = string.match(work[i], '^(%d+) (%S+)$')
+    if tonumber(p) <= priority and ahead[unit] then
+      ahead[unit] = math.max(ahead[unit] + tonumber(work[i + 1]), 0)
+    end
+  end
+  return ahead
 end
 
 local function keep(group)
@@ -75,6 +139,7 @@ local function keep(group)
       redis.call('PEXPIRE', queue, QUEUE_TTL)
     end
   end
+  redis.call('PEXPIRE', group.work, QUEUE_TTL)
 end
 
 local function record(group, id, value)
@@ -102,24 +167,33 @@ local function grant_of(value)
   end
 end
 
+local function append(group, priority, entry)
+  redis.call('RPUSH', group.queues[priority], entry.text)
+  count(group, priority, entry, 1)
+end
+
+-- Arrival order is kept: an entry that comes back stands before all that came after it.
 local function insert(group, priority, entry)
-  -- Arrival order is kept: an entry that comes back stands before all that came after it.
-  local queue = group.queues[priority]
-  local heads = redis.call('LRANGE', queue, 0, -1)
-  for _, text in ipairs(heads) do
-    if entry_of(text).enqueued > entry.enqueued then
-      redis.call('LINSERT', queue, 'BEFORE', text, entry.text)
-      add_depth(group, priority, 1)
-      return
+  local queue, start = group.queues[priority], 0
+  while true do
+    local texts = redis.call('LRANGE', queue, start, start + BATCH - 1)
+    for _, text in ipairs(texts) do
+      if entry_of(text).since > entry.since then
+        redis.call('LINSERT', queue, 'BEFORE', text, entry.text)
+        count(group, priority, entry, 1)
+        return
+      end
     end
+    if #texts < BATCH then
+      return append(group, priority, entry)
+    end
+    start = start + BATCH
   end
-  redis.call('RPUSH', queue, entry.text)
-  add_depth(group, priority, 1)
 end
 
 -- Takes back what was granted and not claimed within its lease; the grant goes to the next, its owner, if alive, to its place.
 local function reap(group)
-  local lapsed = redis.call('ZRANGEBYSCORE', group.leases, '-inf', int(now), 'LIMIT', 0, 100)
+  local lapsed = redis.call('ZRANGEBYSCORE', group.leases, '-inf', int(now), 'LIMIT', 0, BATCH)
   if #lapsed == 0 then
     return
   end
@@ -127,7 +201,7 @@ local function reap(group)
   for _, value in ipairs(values) do
     local grant = value and grant_of(value)
     if grant then
-      refund(group, grant.stamp, costs_of(grant.entry.cost))
+      give_back(group, grant.entry.id, grant.entry.cost, grant.stamp)
       if is_live(group, grant.entry) then
         insert(group, math.min(grant.priority, group.priorities), grant.entry)
       end
@@ -142,11 +216,29 @@ local function tidy(group)
   for p, queue in ipairs(group.queues) do
     for _ = 1, math.min(depths[p], 16) do
       local head = redis.call('LINDEX', queue, 0)
-      if not head or is_live(group, entry_of(head)) then
+      local entry = head and entry_of(head)
+      if not entry or is_live(group, entry) then
         break
       end
       redis.call('LPOP', queue)
-      add_depth(group, p, -1)
+      count(group, p, entry, -1)
+    end
+  end
+end
+
+-- Lifts, by one level, those who have waited in theirs for so long; the order within a level is that of coming to it.
+local function promote(group)
+  local depths = depths_of(group)
+  for p = 2, group.promote > 0 and group.priorities or 0 do
+    for _ = 1, math.min(depths[p], BATCH) do
+      local entry = entry_of(redis.call('LINDEX', group.queues[p], 0))
+      if entry.since + group.promote > now then
+        break
+      end
+      redis.call('LPOP', group.queues[p])
+      count(group, p, entry, -1)
+      local fields = { entry.client, entry.seq, int(entry.enqueued), int(entry.deadline), entry.cost, int(now) }
+      append(group, p - 1, entry_of(table.concat(fields, ' ')))
     end
   end
 end
@@ -180,30 +272,28 @@ local function look(group)
   if not group.looked then
     group.looked = true
     watch(group)
-    if group.head or redis.call('EXISTS', group.leases) > 0 then
+    if not is_quiet(group) then
       reap(group)
       tidy(group)
+      promote(group)
     end
   end
 end
 
-local function ahead_of(group, priority)
-  local ahead = 0
-  for p = 1, priority do
-    ahead = ahead + depths_of(group)[p]
-  end
-  return ahead
-end
-
+-- us until the head may pass, or until somebody should look again whether it may.
 local function wait_of(group, text)
-  return (wait_for(group, costs_of(entry_of(text).cost), 0))
+  local pause = paused_until(group)
+  if pause < 0 then
+    return math.max(driver_lease / 2, 1000000)
+  end
+  return math.max(wait_for(group, costs_of(entry_of(text).cost)), pause - now)
 end
 
--- Where the head moved, or `freed` may let it pass, somebody must look at the queue: its driver; this client, if it may
--- drive and nobody does; or whoever hears.
-local function nudge(group, freed)
+-- Where the head moved, or what was freed may let it pass, somebody must look at the queue: its driver; this client, if
+-- it may drive and nobody does; or whoever hears.
+local function nudge(group, anyway)
   local head = head_of(group)
-  if not head or (head == group.head and not freed) then
+  if not head or (head == group.head and not group.freed and not anyway) then
     return
   end
   local owner = redis.call('GET', group.driver)

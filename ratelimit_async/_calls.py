@@ -1,0 +1,89 @@
+"""Calls that the limiter makes at their turn, and makes again as their options say."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import random
+from typing import TYPE_CHECKING, Any
+
+from anyio import to_thread
+
+from ratelimit_async._errors import ConfigurationError, RetryAfter
+from ratelimit_async._events import Retried
+from ratelimit_async._grants import Grant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ratelimit_async._config import RequestOptions
+    from ratelimit_async._requests import Waiter
+    from ratelimit_async._session import Session
+
+__all__ = ["make_call"]
+
+# Seconds between retries at most.
+_LONGEST_BACKOFF = 60.0
+
+
+async def make_call(
+    session: Session, waiter: Waiter, fn: Callable[..., Any], args: tuple[Any, ...], options: RequestOptions
+) -> Any:
+    """Wait for the turn and call; a retry waits for its own turn, at the same priority and under the same id."""
+    timeout = waiter.timeout
+    for retry in itertools.count(1):
+        charged = await session.requests.wait(waiter)
+        grant = Grant(waiter, charged, session.requests)
+        with session.running:
+            result, error, push_back = await _attempt(grant, fn, args, options)
+        if error is None and push_back is None:
+            return result
+        if push_back is not None:
+            grant.push_back(push_back.seconds)
+        if retry > options.max_retries:
+            if error is not None:
+                raise error
+            return result
+        reason = repr(error or push_back)
+        session.requests.emit(Retried(name=waiter.key.name, by=waiter.key.by, id=waiter.id, retry=retry, error=reason))
+        if push_back is None:
+            pause = min(options.backoff * 2 ** min(retry - 1, 32), _LONGEST_BACKOFF)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        session.check()
+        # The timeout bounds the waits of all turns together.
+        timeout = None if timeout is None else max(timeout - grant.waited, 0.0)
+        session.requests.reopen(waiter, timeout, charged.stamp if push_back is not None else 0)
+    raise AssertionError  # pragma: no cover - count() does not end
+
+
+async def _attempt(
+    grant: Grant, fn: Callable[..., Any], args: tuple[Any, ...], options: RequestOptions
+) -> tuple[Any, Exception | None, RetryAfter | None]:
+    """Call once: the result, the error to retry on, and how long the upstream wants to be left alone."""
+    try:
+        result = await _call(fn, args)
+        cost = None if options.settle is None else options.settle(result)
+        told = None if options.on_result is None else options.on_result(result)
+    except RetryAfter as error:
+        grant.end()
+        return None, error, error
+    except options.retry_on as error:
+        grant.end()
+        return None, error, None
+    except BaseException:
+        grant.end()
+        raise
+    if not (told is None or isinstance(told, RetryAfter)):
+        grant.end()
+        raise ConfigurationError("on_result", told, "must return a RetryAfter or None")
+    grant.end(cost)
+    return result, None, told
+
+
+async def _call(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    if inspect.iscoroutinefunction(inspect.unwrap(getattr(fn, "func", fn))):
+        return await fn(*args)
+    result = await to_thread.run_sync(fn, *args)
+    # A lambda around a coroutine, or a callable object, shows itself only now.
+    return await result if inspect.isawaitable(result) else result

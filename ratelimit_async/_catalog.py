@@ -1,0 +1,108 @@
+"""Which configuration holds for a name and subject: what was given when the limiter was built, and what came since."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+
+import msgspec
+
+from ratelimit_async._config import RateLimitConfig, assign_slots, decode_config, decode_name
+from ratelimit_async._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Catalog", "Found"]
+
+T = TypeVar("T")
+# A configuration that came at run time, by its name and subject (None: the name's own).
+Changes = dict[tuple[str, str | None], RateLimitConfig]
+
+
+class Found(NamedTuple):
+    """A configuration, and whether it is the default, which nobody chose for this name."""
+
+    config: RateLimitConfig
+    default: bool = False
+
+
+class Catalog:
+    """Finds configurations: a key's before its name's, exact names before patterns, and all before the default."""
+
+    def __init__(self, limits: object, default: object) -> None:
+        """Read what RateLimiter was given."""
+        if limits is None:
+            limits = {}
+        if not isinstance(limits, Mapping):
+            raise ConfigurationError("limits", limits, "must be a mapping from names to what they allow")
+        specs = cast("Mapping[object, object]", limits)
+        self._given = {
+            decode_name(name, "limits"): decode_config(spec, f"limits[{name!r}]") for name, spec in specs.items()
+        }
+        self._default = None if default is None else decode_config(default, "default")
+        self._names = self._given
+        self._keys: Changes = {}
+
+    def find(self, name: str, by: str | None) -> Found:
+        """Give what holds for a name and subject, or raise ConfigurationError."""
+        if (own := self._keys.get((name, by))) is not None and by is not None:
+            return Found(own)
+        config = _best(self._names, name)
+        if config is None:
+            if self._default is None:
+                known = ", ".join(map(repr, sorted(self._names))) or "none"
+                raise ConfigurationError("name", name, f"has no configuration; those that have: {known}")
+            return Found(self._default, default=True)
+        return Found((_best(config.subjects, by) if by is not None else None) or config)
+
+    def change(self, changes: Changes) -> None:
+        """Take over all that is configured at run time."""
+        names = {name: config for (name, by), config in changes.items() if by is None}
+        self._names = self._given | names
+        self._keys = {key: config for key, config in changes.items() if key[1] is not None}
+
+    def encode(self, spec: object, name: str, by: str | None) -> str:
+        """Write a configuration for a name or key, such that it goes on with the counters of the present one."""
+        config = decode_config(spec, f"limits[{name!r}]")
+        if config.by and by is not None:
+            raise ConfigurationError(f"limits[{name!r}].by", config.by, "a subject has no subjects")
+        before = self._present(name, by)
+        slots = assign_slots(config.parsed, before.parsed, before.slots) if before else config.slots
+        return msgspec.json.encode([config.encode(), slots]).decode()
+
+    def _present(self, name: str, by: str | None) -> RateLimitConfig | None:
+        try:
+            return self.find(name, by).config
+        except ConfigurationError:
+            return None
+
+
+def decode_change(text: str, name: str) -> RateLimitConfig:
+    """Read what `Catalog.encode` wrote."""
+    body, slots = msgspec.json.decode(text, type=tuple[str, tuple[int, ...]])
+    config = decode_config(msgspec.json.decode(body), f"limits[{name!r}]")
+    vars(config)["slots"] = slots
+    return config
+
+
+def _best(configs: Mapping[str, T], text: str) -> T | None:
+    """Find a text itself, or else the pattern that matches it with the most characters of its own."""
+    exact = configs.get(text)
+    if exact is not None:
+        return exact
+    for pattern in _patterns(configs):
+        if _regex(pattern).fullmatch(text):
+            return configs[pattern]
+    return None
+
+
+def _patterns(names: Iterable[str]) -> list[str]:
+    patterns = [name for name in names if "*" in name or "?" in name]
+    return sorted(patterns, key=lambda pattern: (-len(pattern.replace("*", "").replace("?", "")), pattern))
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    parts = ({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in re.split(r"([*?])", pattern))
+    return re.compile("".join(parts), re.DOTALL)

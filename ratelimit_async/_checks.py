@@ -1,0 +1,80 @@
+"""hit and check, with what this process remembers of denials."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ratelimit_async._errors import ConfigurationError
+from ratelimit_async._events import Allowed, Denied
+from ratelimit_async._scripts import allow_in_shadow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ratelimit_async._events import Emit
+    from ratelimit_async._keys import Key
+    from ratelimit_async._scripts import Scripts
+    from ratelimit_async._values import Decision
+
+__all__ = ["Checks"]
+
+
+class Checks:
+    """Asks the scripts, unless the answer is known."""
+
+    def __init__(self, scripts: Scripts, hears: Callable[[], bool], emit: Emit) -> None:
+        """Remember denials only while this process `hears` of what makes them void."""
+        self._scripts = scripts
+        self._hears = hears
+        self._emit = emit
+
+    async def hit(self, key: Key, costs: Mapping[str, int]) -> Decision:
+        """Take now or not at all."""
+        config = key.config
+        if config.holds and any(limit.algorithm == "concurrent" for limit in config.parsed):
+            raise ConfigurationError(
+                "name", key.name, "has a concurrent limit, which a hit cannot give back: use acquire"
+            )
+        decision = await self._decide(key, costs, take=True)
+        if decision.allowed and not decision.shadow:
+            self._emit(Allowed(name=key.name, by=key.by))
+        else:
+            reason, source, shadow = decision.reason, decision.source, decision.shadow
+            self._emit(Denied(name=key.name, by=key.by, reason=reason, source=source, shadow=shadow))
+        return decision
+
+    async def check(self, key: Key, costs: Mapping[str, int]) -> Decision:
+        """Answer what `hit` would."""
+        return await self._decide(key, costs, take=False)
+
+    async def _decide(self, key: Key, costs: Mapping[str, int], *, take: bool) -> Decision:
+        if not (key.config.denial_cache and self._hears()):
+            decision = await (self._scripts.hit if take else self._scripts.check)(key, costs)
+        elif (known := _known(key, costs)) is not None:
+            decision = known
+        else:
+            # By the time of sending: what is known locally never denies for longer than Redis would.
+            sent, epoch = asyncio.get_running_loop().time(), key.epoch
+            decision = await (self._scripts.hit if take else self._scripts.check)(key, costs)
+            # One that running calls or others' turns may change without a word is not kept.
+            if decision.reason == "limit" and decision.retry_after and not key.config.holds and epoch == key.epoch:
+                key.denial = (sent + decision.retry_after, costs, decision)
+        return decision if key.config.enforce else allow_in_shadow(decision)
+
+
+def _known(key: Key, costs: Mapping[str, int]) -> Decision | None:
+    """Give the denial that holds for costs as high as those that were denied, while it lasts."""
+    if key.denial is None:
+        return None
+    until, denied, decision = key.denial
+    left = until - asyncio.get_running_loop().time()
+    if left <= 0:
+        key.denial = None
+        return None
+    if any(costs.get(unit, 0) < cost for unit, cost in denied.items()):
+        return None
+    reset = max(decision.reset_after - (decision.retry_after or 0) + left, left)
+    return msgspec.structs.replace(decision, retry_after=left, reset_after=reset, source="denied_cache")

@@ -1,0 +1,81 @@
+"""What is paused by name and configured at run time, the same in every process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ratelimit_async._catalog import decode_change
+from ratelimit_async._errors import RateLimitError
+from ratelimit_async._keys import parse_label
+
+if TYPE_CHECKING:
+    from ratelimit_async._catalog import Catalog
+    from ratelimit_async._config import RateLimitConfig
+    from ratelimit_async._keys import Key, KeyNames
+    from ratelimit_async._scripts import ControlState, Scripts
+
+__all__ = ["Control"]
+
+
+class Followers(Protocol):
+    """Who is told."""
+
+    def on_pauses(self) -> None:
+        """Other names are paused than before."""
+
+    def on_configured(self, keys: list[Key]) -> None:
+        """These keys are configured differently."""
+
+    def on_unreadable(self, label: str, error: Exception) -> None:
+        """What somebody configured cannot be read here."""
+
+
+class Control:
+    """Follows what Redis holds, and changes it."""
+
+    def __init__(self, scripts: Scripts, names: KeyNames, catalog: Catalog, followers: Followers) -> None:
+        """Know nothing yet."""
+        self._scripts = scripts
+        self._names = names
+        self._catalog = catalog
+        self._followers = followers
+        self._version = -1
+        self._read: dict[str, tuple[str, RateLimitConfig]] = {}
+
+    async def read(self) -> None:
+        """Take over what has changed."""
+        state = await self._scripts.read_control(self._names.control, self._version)
+        if state is not None:
+            self._follow(state)
+
+    async def pause(self, name: str, seconds: float | None) -> None:
+        """Pause a name; None: until resumed, 0: resume."""
+        field = self._names.pause_field(name)
+        self._follow(await self._scripts.pause_name(self._names.control, field, seconds))
+
+    async def configure(self, name: str, by: str | None, text: str) -> None:
+        """Configure a name or key; '' for what it was built with."""
+        field = self._names.change_field(name, by)
+        self._follow(await self._scripts.configure(self._names.control, field, text))
+
+    def _follow(self, state: ControlState) -> None:
+        self._version = state.version
+        if state.pauses != self._names.pauses:
+            self._names.pauses.clear()
+            self._names.pauses.update(state.pauses)
+            self._followers.on_pauses()
+        before, self._read = self._read, {}
+        for label, text in state.changes.items():
+            known = before.get(label)
+            # The same text stays the same object, so that its keys stay as they are.
+            if known is None or known[0] != text:
+                try:
+                    known = text, decode_change(text, parse_label(label)[0])
+                except (RateLimitError, ValueError) as error:
+                    # A newer version may write what this one cannot read: what holds here goes on holding.
+                    self._followers.on_unreadable(label, error)
+            if known is not None:
+                self._read[label] = known
+        if self._read != before:
+            self._catalog.change({parse_label(label): config for label, (_, config) in self._read.items()})
+            self._followers.on_configured(self._names.reconfigure())

@@ -1,0 +1,167 @@
+"""A limiter's beginning and end, and what all its calls start with."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ratelimit_async._catalog import Catalog
+from ratelimit_async._config import decode_cost, decode_name, decode_subject
+from ratelimit_async._connection import source_of
+from ratelimit_async._errors import ConfigurationError, NotStarted
+from ratelimit_async._events import Defaulted, Events, log_event
+from ratelimit_async._keys import Key, KeyNames
+from ratelimit_async._loading import load_environment, load_toml
+from ratelimit_async._session import Session
+from ratelimit_async._settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self, Unpack
+
+    from redis.asyncio import Redis
+
+    from ratelimit_async._config import Cost, RateLimitConfig
+    from ratelimit_async._events import Hook
+    from ratelimit_async._settings import SettingsArguments
+
+__all__ = ["Lifecycle"]
+
+
+_MOST_NOTED = 1_000
+
+
+class Lifecycle:
+    """What a limiter is built from, and the session between entering and leaving it."""
+
+    def __init__(
+        self,
+        url: str = "redis://localhost:6379/0",
+        *,
+        limits: Mapping[str, object] | None = None,
+        default: object = "100/minute",
+        client: Redis | None = None,
+        hooks: Iterable[Hook] = (log_event,),
+        **settings: Unpack[SettingsArguments],
+    ) -> None:
+        """Describe a limiter; neither event loop nor network is touched before `async with`.
+
+        Args:
+            url: `redis://`, `rediss://`, `unix://`, or `memory://` for the embedded server (`memory://name` is shared
+                within the process).
+            limits: What each name allows: texts such as `"500/minute"`, tuples `(500, 60)`, `Limit`s, lists of them,
+                mappings, or `RateLimitConfig`s. Names may be patterns such as `"tenant:*"`.
+            default: The same for names that `limits` does not have; None makes such a name an error.
+            client: A `redis.asyncio` client whose server is used in place of `url`; it stays the caller's.
+            hooks: Called with every event; the default logs them with structlog.
+            **settings: `prefix` of all keys (`"rl"`); `processor` (True: grants for others too); `batch_size` (most
+                grants per script call, 100); and in seconds `poll_interval` (1.0), `lease` (5.0), `connect_timeout`
+                (5.0), `command_timeout` (5.0) and `shutdown_timeout` (10.0).
+
+        Raises:
+            ConfigurationError: If any of it cannot be used; it names the field and the value.
+        """
+        unknown = sorted(settings.keys() - set(Settings.__struct_fields__))
+        if unknown:
+            raise ConfigurationError(unknown[0], settings.get(unknown[0]), "is not a setting of RateLimiter")
+        self._settings = Settings(**settings)
+        self._catalog = Catalog(limits, default)
+        self._defaulted: set[str] = set()
+        self._source = source_of(url, client, self._settings.connect_timeout)
+        self._names = KeyNames(self._settings.prefix, self._find)
+        self._events = Events(tuple(hooks))
+        self._session: Session | None = None
+
+    def __repr__(self) -> str:
+        """Name the Redis, never its password."""
+        return f"<RateLimiter {self._source.address}>"
+
+    async def __aenter__(self) -> Self:
+        """Connect, load the scripts, start the processor.
+
+        Raises:
+            RedisUnavailable: If Redis cannot be reached within `connect_timeout`.
+            ConfigurationError: If it is entered already.
+        """
+        if self._session is not None:
+            raise ConfigurationError("limiter", self, "is entered already")
+        session = Session(self._source, self._names, self._catalog, self._settings, self._events.emit)
+        self._session = session
+        try:
+            await session.start()
+        except BaseException:
+            self._session = None
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End: what waits is cancelled, what runs may finish within `shutdown_timeout`."""
+        session = self._session
+        if session is not None:
+            try:
+                await session.stop()
+            finally:
+                self._session = None
+
+    @classmethod
+    def from_file(cls, path: str | Path, **overrides: Any) -> Self:
+        """Build a limiter from a TOML file: `url`, `default`, the table `limits`, and any setting.
+
+        Args:
+            path: Where the file is.
+            **overrides: Arguments of RateLimiter that go before those of the file.
+
+        Returns:
+            The limiter.
+
+        Raises:
+            ConfigurationError: If the file or anything in it cannot be used; it names the field and the value.
+        """
+        return cls(**{**load_toml(path), **overrides})
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
+        """Build a limiter from the environment: `RATELIMIT_URL`, `RATELIMIT_LIMITS__OPENAI="500/minute"` and so on.
+
+        `RATELIMIT_CONFIG` names a TOML file, before which the other variables go.
+
+        Args:
+            environ: The variables; by default those of this process.
+            **overrides: Arguments of RateLimiter that go before those of the environment.
+
+        Returns:
+            The limiter.
+
+        Raises:
+            ConfigurationError: If a variable is not known or cannot be used; it names the variable and the value.
+        """
+        return cls(**{**load_environment(os.environ if environ is None else environ), **overrides})
+
+    # ---- within ----
+
+    def _live(self) -> Session:
+        if self._session is None:
+            raise NotStarted
+        self._session.check()
+        return self._session
+
+    def _find(self, name: str, by: str | None) -> RateLimitConfig:
+        found = self._catalog.find(name, by)
+        if found.default and name not in self._defaulted:
+            # Names may come from users: what is remembered of them is bounded.
+            if len(self._defaulted) < _MOST_NOTED:
+                self._defaulted.add(name)
+            self._events.emit(Defaulted(name=name, limits="; ".join(map(str, found.config.parsed))))
+        return found.config
+
+    def _key_of(self, name: object, by: object) -> Key:
+        return self._names.key(decode_name(name), decode_subject(by))
+
+    def _prepare(self, name: str, by: str | int | None, cost: Cost = 1) -> tuple[Session, Key, Mapping[str, int]]:
+        session = self._live()
+        key = self._key_of(name, by)
+        return session, key, decode_cost(cost, key.config)

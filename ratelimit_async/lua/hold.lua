@@ -1,0 +1,22 @@
+-- Purpose: renews the leases of what a client runs.
+-- KEYS:    see include/prelude.lua
+-- ARGV:    see include/prelude.lua; an entry is the ids' numbers, each followed by its costs, joined by spaces
+-- Reply:   1
+-- Cost:    O(ids)
+-- @include prelude
+-- @include limits
+-- @include queue
+-- @include run
+
+return run(1, function(group, a)
+  for seq, text in string.gmatch(ARGV[a], '(%S+) (%S+)') do
+    local id = client .. '.' .. seq
+    -- One whose lease had ended still runs, and counts again.
+    if is_held(group, id, text) then
+      redis.call('ZADD', group.held, int(now + client_lease), id .. ' ' .. text)
+    else
+      hold(group, id, text)
+    end
+  end
+  return 1
+end)
