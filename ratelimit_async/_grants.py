@@ -148,9 +148,8 @@ class Grant:
 
     def _true_costs(self, cost: Cost) -> Mapping[str, int]:
         true = decode_cost(cost, self._key.config, limited=False)
-        if isinstance(cost, Mapping):
-            true = {**self._costs, **{unit: true[unit] for unit in cost if unit in true}}
-        return true
+        named = cost if isinstance(cost, Mapping) else ("requests",)
+        return {**self._costs, **{unit: true[unit] for unit in named if unit in true}}
 
     async def _adjust(self, costs: Mapping[str, int], *, ends: bool = False) -> None:
         if self._ending is not None:

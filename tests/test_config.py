@@ -14,9 +14,9 @@ from ratelimit_async import (
     RateLimiter,
     RequestOptions,
 )
+from ratelimit_async._catalog import Catalog
 from ratelimit_async._config import (
     RequestArguments,
-    decode_configs,
     decode_cost,
     decode_priority,
     decode_subject,
@@ -29,7 +29,7 @@ TOKENS = RateLimitConfig("5/second; 100 tokens/minute")
 
 def test_a_name_is_configured_by_any_form() -> None:
     queue = {"max_size": 5, "overflow": "drop_oldest", "timeout": timedelta(seconds=2)}
-    configs, default = decode_configs(
+    catalog = Catalog(
         {
             "a": "5/second",
             "b": RateLimitConfig(limits=[Limit(5, 1)], queue=QueueConfig(max_size=5)),
@@ -38,9 +38,8 @@ def test_a_name_is_configured_by_any_form() -> None:
         },
         None,
     )
-    assert default is None
-    assert {config.limits for config in configs.values()} == {(Limit(5, 1),)}
-    assert configs["c"].queue == QueueConfig(max_size=5, overflow="drop_oldest", timeout=2.0)
+    assert {catalog.find(name, None).config.limits for name in "abcd"} == {(Limit(5, 1),)}
+    assert catalog.find("c", None).config.queue == QueueConfig(max_size=5, overflow="drop_oldest", timeout=2.0)
 
 
 @pytest.mark.parametrize(
@@ -108,20 +107,21 @@ def test_a_queue_checks_its_fields(fields: dict[str, Any], field: str) -> None:
 
 
 def test_a_cost_is_one_request_unless_said() -> None:
-    assert decode_cost(1, TOKENS) == {"requests": 1}
-    assert decode_cost(3, TOKENS) == {"requests": 3}
+    assert decode_cost(1, TOKENS) == {"requests": 1, "tokens": 0}
+    assert decode_cost(3, TOKENS) == {"requests": 3, "tokens": 0}
     assert decode_cost({"tokens": 9}, TOKENS) == {"requests": 1, "tokens": 9}
     assert decode_cost({"requests": 0, "tokens": 9}, TOKENS) == {"requests": 0, "tokens": 9}
-    assert decode_cost(1, RateLimitConfig("100 tokens/minute")) == {}
+    assert decode_cost(1, RateLimitConfig("100 tokens/minute")) == {"tokens": 0}
+    assert decode_cost(1, RateLimitConfig("5/second; 20 concurrent; 8 gpus concurrent")) == {
+        "requests": 1,
+        "concurrent": 1,
+        "gpus": 1,
+    }
 
 
 def test_the_usual_cost_is_kept_per_configuration_but_not_for_settling() -> None:
     assert decode_cost(1, TOKENS) is decode_cost(1, TOKENS)
     assert decode_cost(1, TOKENS, limited=False) is not decode_cost(1, TOKENS)
-
-
-def test_a_configuration_knows_its_units() -> None:
-    assert TOKENS.units == {"requests", "tokens"}
 
 
 def test_a_number_is_a_subject_unless_its_text_is_endless() -> None:
