@@ -1,14 +1,19 @@
-"""`python -m bench [waiting] [paused] [latency] [checks] [--seconds N]`: measures against a redis-server of its own."""
+"""`python -m bench [scenario ...] [--seconds N]`: measures against a redis-server of its own.
+
+Scenarios: waiting, paused, latency, checks, estimates, strictness; by default all.
+"""
 
 import argparse
 import asyncio
 
 from bench.checks import run_checks
+from bench.estimates import run_estimates
 from bench.latency import report_latency, run_latency
+from bench.strictness import report_strictness
 from bench.waiting import report, run_waiting
 from tests.servers import RedisServer
 
-SCENARIOS = ("waiting", "paused", "latency", "checks")
+SCENARIOS = ("waiting", "paused", "latency", "checks", "estimates", "strictness")
 
 
 def main() -> None:
@@ -37,6 +42,12 @@ def main() -> None:
         if "checks" in asked:
             print("hit, sliding window, one process, closed loop:")
             asyncio.run(run_checks(server.url))
+        if "estimates" in asked:
+            print("a backlog and probes on 8 keys, mixed priorities and costs, one process:")
+            asyncio.run(run_estimates(server.url))
+        if "strictness" in asked:
+            print("4 processes x 50 callers toward an upstream, 100/second:")
+            report_strictness(server.url)
 
 
 main()

@@ -62,6 +62,7 @@ class Grant:
         "_costs",
         "_ending",
         "_key",
+        "_later",
         "_requests",
         "_scripts",
         "_seq",
@@ -84,6 +85,8 @@ class Grant:
         self._stamp = charged.stamp
         self._costs = waiter.costs
         self._text = waiter.text
+        # What was charged since: when, us, and what the costs of its units were before.
+        self._later: list[tuple[int, dict[str, int]]] = []
         self._requests = requests
         self._scripts = requests.scripts
         self._ending: asyncio.Future[Any] | None = None
@@ -155,24 +158,50 @@ class Grant:
         if self._ending is not None:
             # What is settled after the end is settled where the end was charged.
             await asyncio.wait((self._ending,))
+        charged = {unit: self._costs[unit] for unit, cost in costs.items() if cost > self._costs[unit]}
         if (sent := self._send(costs, ends=ends)) is not None:
-            await asyncio.shield(sent)
+            at = await asyncio.shield(sent)
             self._key.forget_denial()
+            if charged:
+                self._later.append((at, charged))
 
     def _send(self, costs: Mapping[str, int], *, ends: bool) -> asyncio.Future[Any] | None:
-        key, before = self._key, self._text
-        finished = self._ending.result() if self._ending is not None and not self._ending.exception() else 0
-        text = encode_costs(costs, key.config.usual)
-        self._costs, self._text = costs, text
-        held = self._stamp and key.config.holds and self._ending is None
+        """Send what takes the costs from what they are to what they shall be; gives the last of it."""
         sent = None
-        # A call that nothing counts while it runs ends by itself, and one in shadow may have been charged nothing.
-        if self._stamp and (text != before or (ends and held)):
-            sent = self._scripts.adjust(key, self._seq, self._stamp, before, text, finished=finished, ends=ends)
+        for stamp, lower in self._given_back(costs):
+            sent = self._send_step(stamp, lower, ends=False) or sent
+        sent = self._send_step(self._stamp, costs, ends=ends) or sent
         if ends:
             self._requests.holds.discard(self)
             self._ending = sent or _done(self._stamp)
         return sent
+
+    def _given_back(self, costs: Mapping[str, int]) -> list[tuple[int, Mapping[str, int]]]:
+        """Go down from what was charged last: each is given back where it was charged."""
+        steps: list[tuple[int, Mapping[str, int]]] = []
+        now, later = self._costs, self._later
+        self._later = []
+        for stamp, floor in reversed(later):
+            lower = {
+                unit: max(costs[unit], floor[unit]) if unit in floor and costs[unit] < cost else cost
+                for unit, cost in now.items()
+            }
+            if lower != now:
+                steps.append((stamp, lower))
+                now = lower
+            if left := {unit: least for unit, least in floor.items() if now[unit] > least}:
+                self._later.insert(0, (stamp, left))
+        return steps
+
+    def _send_step(self, stamp: int, costs: Mapping[str, int], *, ends: bool) -> asyncio.Future[Any] | None:
+        key, before = self._key, self._text
+        self._costs, self._text = costs, encode_costs(costs, key.config.usual)
+        ending = self._ending
+        # A call that nothing counts while it runs ends by itself, and one in shadow may have been charged nothing.
+        if not self._stamp or (self._text == before and not (ends and key.config.holds)):
+            return None
+        finished = ending.result() if ending is not None and ending.exception() is None else 0
+        return self._scripts.adjust(key, self._seq, stamp, before, self._text, finished=finished, ends=ends)
 
 
 def _done(stamp: int) -> asyncio.Future[int]:

@@ -70,7 +70,7 @@ algorithms.sc = counter
 
 -- Rounded up: a share of a request counts as one.
 local function decayed(limit, count, elapsed)
-  return math.ceil(count * ((limit.period - elapsed) / limit.period))
+  return math.ceil(count * (limit.period - elapsed) / limit.period)
 end
 
 local function recount(limit)
@@ -94,7 +94,7 @@ local function decays_in(limit, count, room)
   if count <= room then
     return 0
   end
-  local elapsed = math.ceil(limit.period * ((count - room) / count))
+  local elapsed = math.ceil(limit.period * (count - room) / count)
   while elapsed > 0 and decayed(limit, count, elapsed - 1) <= room do
     elapsed = elapsed - 1
   end

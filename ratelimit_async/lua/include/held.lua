@@ -51,19 +51,6 @@ local function hold(group, id, text)
   add_held(group, costs_of(text), 1)
 end
 
--- Whether it was held.
-local function unhold(group, id, text)
-  if redis.call('ZREM', group.held, id .. ' ' .. text) == 0 then
-    return false
-  end
-  add_held(group, costs_of(text), -1)
-  return true
-end
-
-local function is_held(group, id, text)
-  return redis.call('ZSCORE', group.held, id .. ' ' .. text)
-end
-
 local function save_held(group)
   local scores = group.holding or {}
   if group.sums_dirty then
@@ -82,6 +69,21 @@ local function save_held(group)
     redis.call('PEXPIRE', group.held, int(QUEUE_TTL + (client_lease + 2 * longest) / 1000))
   end
   group.holding, group.sums_dirty = nil, false
+end
+
+-- Whether it was held, be it since an entry of this very call.
+local function unhold(group, id, text)
+  save_held(group)
+  if redis.call('ZREM', group.held, id .. ' ' .. text) == 0 then
+    return false
+  end
+  add_held(group, costs_of(text), -1)
+  return true
+end
+
+local function is_held(group, id, text)
+  save_held(group)
+  return redis.call('ZSCORE', group.held, id .. ' ' .. text)
 end
 
 -- Charges are kept in memory until here: a write that fails must find nothing popped, recorded or told.
@@ -118,15 +120,34 @@ end
 -- us until the leases of so many units have ended, if nobody renews them.
 local function lapses_in(limit, units)
   local leases = redis.call('ZRANGEBYSCORE', limit.group.held, 1, '+inf', 'WITHSCORES', 'LIMIT', 0, BATCH)
-  local wait = client_lease
   for i = 1, #leases, 2 do
-    wait = tonumber(leases[i + 1]) - now
     units = units - cost_of(limit, costs_of(string.match(leases[i], ' (%S+)$')))
     if units <= 0 then
-      break
+      return math.max(tonumber(leases[i + 1]) - now, 0)
     end
   end
-  return math.max(wait, 0)
+  -- The rest began in this very call, or comes after those that were looked through.
+  return client_lease
+end
+
+-- us until the last lease ends of those that count for a limit.
+local function last_lapse(limit)
+  local function counts(member)
+    return cost_of(limit, costs_of(string.match(member, ' (%S+)$'))) > 0
+  end
+  local holding = limit.group.holding or {}
+  for i = 2, #holding, 2 do
+    if counts(holding[i]) then
+      return client_lease
+    end
+  end
+  local leases = redis.call('ZREVRANGEBYSCORE', limit.group.held, '+inf', 1, 'WITHSCORES', 'LIMIT', 0, BATCH)
+  for i = 1, #leases, 2 do
+    if counts(leases[i]) then
+      return tonumber(leases[i + 1]) - now
+    end
+  end
+  return client_lease
 end
 
 local function mean_held(group)
@@ -147,6 +168,16 @@ function cycle_of(limit)
   return limit.period + (limit.finish and mean_held(limit.group) or 0)
 end
 
+-- us until what ends in `wait` us no longer counts.
+function gone_in(limit, wait)
+  if not limit.finish then
+    return wait
+  elseif limit.does.gone_at then
+    return limit.does.gone_at(limit, now + wait) - now
+  end
+  return wait + limit.period
+end
+
 -- us until a demand of at most the amount passes. Where calls that run are in its way: once their leases end if nobody
 -- renews them or, to `guess`, once they have run as long as calls do.
 function wait_within(limit, demand)
@@ -163,5 +194,5 @@ function wait_within(limit, demand)
   local beyond = math.ceil((missing - limit.used) / scale)
   local mean = group.guess and mean_held(group) or 0
   local wait = mean > 0 and mean * beyond / limit.amount or lapses_in(limit, beyond)
-  return wait + (limit.finish and limit.period or 0)
+  return gone_in(limit, wait)
 end

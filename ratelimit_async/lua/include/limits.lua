@@ -1,11 +1,12 @@
 -- The limits' states: opened once per group, charged in memory, saved once.
 --
 -- An algorithm has open(limit), free_in(limit, parts), wait(limit, demand), reset_in(limit), charge(limit, cost),
--- save(limit) and shift(limit, stamp, delta), which changes what was charged at `stamp`, us. `used` is what counts now,
+-- save(limit) and shift(limit, stamp, delta), which changes what was charged at `stamp`, us; where it can be said,
+-- gone_at(limit, stamp) is when that no longer counts. `used` is what counts now,
 -- in parts of which a unit has `scale`; demand and cost are in units, waits in us. What runs is counted beside `used`.
 
 local algorithms = {}
-local held_of, cycle_of, wait_within
+local held_of, cycle_of, gone_in, wait_within
 
 -- @include sliding_window
 -- @include fixed_windows
@@ -93,8 +94,7 @@ end
 local function reset_of(limit)
   local reset = limit.does.reset_in(limit)
   if held_of(limit) > 0 then
-    local newest = redis.call('ZRANGE', limit.group.held, -1, -1, 'WITHSCORES')
-    reset = math.max(reset, tonumber(newest[2]) - now + (limit.finish and limit.period or 0))
+    reset = math.max(reset, gone_in(limit, last_lapse(limit)))
   end
   return math.ceil(reset)
 end

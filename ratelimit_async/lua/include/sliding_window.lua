@@ -45,6 +45,10 @@ function sliding.open(limit)
   limit.used = limit.total - limit.base
 end
 
+function sliding.gone_at(limit, stamp)
+  return bucket_of(limit, stamp) + limit.period
+end
+
 function sliding.free_in(limit, units)
   local freed = redis.call('ZRANGEBYSCORE', limit.key, int(limit.base + units), '+inf', 'LIMIT', 0, 1)
   local bucket = tonumber(freed[1]) or math.max(bucket_of(limit, now), limit.newest)

@@ -1,0 +1,219 @@
+"""Random limits, calls and times: the scripts decide as a plain model of the definitions does."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from ratelimit_async import Grant, Limit, RateLimiter, RequestTimeout
+from ratelimit_async._config import decode_config, decode_cost
+from ratelimit_async._executor import Script
+from ratelimit_async._scripts import ALL
+from tests.helpers import client_of
+from tests.model import Answer, Charge, Model
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import redis.asyncio
+
+    from ratelimit_async import Decision
+
+LEASE = 60
+START = 1_700_000_000_000_000
+names = (f"model{n}" for n in itertools.count())
+
+
+class Clock:
+    """The time that the scripts are told in place of Redis' own; set by the test, us."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self.client = client
+
+    async def set(self, now: int) -> None:
+        await self.client.set("clock", now)
+
+
+@pytest.fixture
+async def clock(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clock]:
+    told = "(function() local t = redis.call('GET', 'clock') return { string.sub(t, 1, -7), string.sub(t, -6) } end)()"
+    for name, script in ALL.items():
+        source = script.source.replace("redis.call('TIME')", told)
+        assert source != script.source
+        patched = Script(name, source, grouped=script.grouped, most=script.most, tells_again=script.tells_again)
+        monkeypatch.setitem(ALL, name, patched)
+    async with client_of(url) as client:
+        clock = Clock(client)
+        await clock.set(START)
+        yield clock
+
+
+periods = st.sampled_from([1.0, 1.5, 2.0, 3.333333, 10.0, 60.0])
+units = st.sampled_from(["requests", "tokens"])
+amounts = st.integers(1, 12)
+limit_lists = st.lists(
+    st.one_of(
+        st.builds(Limit, amounts, periods, st.just("sliding_window"), units),
+        st.builds(Limit, amounts, periods, st.just("sliding_window"), units, guard=st.sampled_from([0.01, 0.5])),
+        st.builds(Limit, amounts, periods, st.just("sliding_window"), units, count_from=st.just("finish")),
+        st.builds(Limit, amounts, periods, st.just("fixed_window"), units),
+        st.builds(Limit, amounts, periods, st.just("sliding_counter"), units),
+        st.builds(Limit, amounts, periods, st.just("token_bucket"), units, burst=st.integers(1, 12)),
+        st.builds(Limit.concurrent, st.integers(1, 4), unit=st.sampled_from(["concurrent", "gpus"])),
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda limit: (limit.algorithm, limit.unit, limit.period),
+)
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["hit", "hit", "check", "acquire", "acquire", "settle", "refund", "release"]),
+        # us that pass before it.
+        st.one_of(st.just(0), st.integers(0, 300), st.integers(0, 400_000), st.integers(0, 8_000_000)),
+        st.integers(0, 6),
+        st.integers(0, 6),
+        st.integers(0, 20),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+def answer_of(decision: Decision, limits: tuple[Limit, ...]) -> Answer:
+    assert decision.retry_after is not None
+    retry, reset = round(decision.retry_after * 1e6), round(decision.reset_after * 1e6)
+    return Answer(decision.allowed, limits.index(decision.limit), decision.remaining, retry, reset)
+
+
+@settings(max_examples=150)
+@given(limit_lists, operations)
+async def test_the_scripts_decide_as_the_definitions_say(
+    url: str, clock: Clock, limits: list[Limit], steps: list[tuple[str, int, int, int, int]]
+) -> None:
+    name, now = next(names), START
+    config = decode_config(limits, "limits")
+    model = Model(config.parsed, LEASE * 1_000_000)
+    running: list[tuple[Grant, Charge]] = []
+    await clock.set(now)
+    async with RateLimiter(url, limits={name: config}, lease=LEASE, hooks=[]) as limiter:
+        for op, passes, requests, tokens, pick in steps:
+            now += passes
+            await clock.set(now)
+            given_costs = {"requests": requests, "tokens": tokens}
+            cost = {unit: number for unit, number in given_costs.items() if unit in config.usual}
+            costs = decode_cost(cost, config, limited=False)
+            if any(costs[limit.unit] > limit.most for limit in config.parsed):
+                continue
+            event(op)
+            if op == "check" or (op == "hit" and any(limit.algorithm == "concurrent" for limit in config.parsed)):
+                assert answer_of(await limiter.check(name, cost=cost), config.parsed) == model.answer(now, costs)
+            elif op == "hit":
+                expected = model.answer(now, costs)
+                if expected.allowed:
+                    model.take(now, costs)
+                    # Told as it stands after the charge.
+                    expected = model.answer(now, dict.fromkeys(costs, 0))
+                assert answer_of(await limiter.hit(name, cost=cost), config.parsed) == expected
+            elif op == "acquire":
+                allowed = model.answer(now, costs).allowed
+                try:
+                    grant = await limiter.acquire(name, cost=cost, timeout=0)
+                except RequestTimeout:
+                    assert not allowed
+                    continue
+                assert allowed
+                running.append((grant, model.take(now, costs, runs=True)))
+            elif running:
+                grant, charge = running[pick % len(running)]
+                # What a lease took back is another test's.
+                if charge.lease <= now:
+                    continue
+                if op == "settle":
+                    true = {unit: number for unit, number in cost.items() if unit != "concurrent"}
+                    await grant.settle(true)
+                    model.settle(now, charge, {**charge.costs, **true})
+                else:
+                    running.remove((grant, charge))
+                    if op == "refund":
+                        await grant.refund()
+                        model.settle(now, charge, dict.fromkeys(charge.costs, 0))
+                    else:
+                        await grant.release()
+                    charge.ended = now
+        used = [limit.used for limit in (await limiter.status(name)).limits]
+        assert used == [model.used_whole(i, now) for i in range(len(config.parsed))]
+
+
+@settings(max_examples=100)
+@given(limit_lists, operations)
+async def test_the_same_call_passes_after_exactly_retry_after_and_not_before(
+    url: str, clock: Clock, limits: list[Limit], steps: list[tuple[str, int, int, int, int]]
+) -> None:
+    name, now = next(names), START
+    config = decode_config(limits, "limits")
+    await clock.set(now)
+    async with RateLimiter(url, limits={name: config}, lease=LEASE, hooks=[]) as limiter:
+        held: list[Grant] = []
+        for _, passes, requests, tokens, _ in steps:
+            now += passes
+            await clock.set(now)
+            cost = {u: n for u, n in {"requests": requests, "tokens": tokens}.items() if u in config.usual}
+            if any(decode_cost(cost, config, limited=False)[limit.unit] > limit.most for limit in config.parsed):
+                continue
+            decision = await limiter.check(name, cost=cost)
+            assert decision.retry_after is not None
+            retry = round(decision.retry_after * 1e6)
+            if decision.allowed:
+                held.append(await limiter.acquire(name, cost=cost, timeout=0))
+                continue
+            for early in (int(retry * 0.95), retry - 1):
+                await clock.set(now + early)
+                assert not (await limiter.check(name, cost=cost)).allowed
+            now += retry
+            await clock.set(now)
+            assert (await limiter.check(name, cost=cost)).allowed
+
+
+@settings(max_examples=100)
+@given(limit_lists, st.lists(st.tuples(st.integers(0, 3_000_000), st.integers(0, 6), st.integers(0, 6)), max_size=30))
+async def test_no_limit_is_ever_exceeded_by_what_is_granted(
+    url: str, clock: Clock, limits: list[Limit], arrivals: list[tuple[int, int, int]]
+) -> None:
+    name, now = next(names), START
+    config = decode_config(limits, "limits")
+    log: list[tuple[int, dict[str, int]]] = []
+    await clock.set(now)
+    async with RateLimiter(url, limits={name: config}, lease=LEASE, hooks=[]) as limiter:
+        for passes, requests, tokens in arrivals:
+            now += passes
+            await clock.set(now)
+            cost = {u: n for u, n in {"requests": requests, "tokens": tokens}.items() if u in config.usual}
+            costs = decode_cost(cost, config, limited=False)
+            if any(costs[limit.unit] > limit.most for limit in config.parsed):
+                continue
+            with contextlib.suppress(RequestTimeout):
+                async with limiter.acquire(name, cost=cost, timeout=0):
+                    log.append((now, dict(costs)))
+    for limit in config.parsed:
+        hits = [(at, costs[limit.unit]) for at, costs in log]
+        if limit.algorithm == "sliding_window":
+            for end, _ in hits:
+                assert sum(cost for at, cost in hits if end - limit.period_us < at <= end) <= limit.amount
+        elif limit.algorithm == "fixed_window":
+            for end, _ in hits:
+                index = end // limit.period_us
+                assert sum(cost for at, cost in hits if at // limit.period_us == index) <= limit.amount
+        elif limit.algorithm == "token_bucket":
+            for (start, _), (end, _) in itertools.product(hits, hits):
+                if start <= end:
+                    passed = sum(cost for at, cost in hits if start <= at <= end)
+                    assert passed * limit.period_us <= limit.most * limit.period_us + (end - start) * limit.amount
+        elif limit.algorithm == "sliding_counter":
+            for end, _ in hits:
+                # The error that the docs state.
+                assert sum(cost for at, cost in hits if end - limit.period_us < at <= end) < 2 * limit.amount + 1
