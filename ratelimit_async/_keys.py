@@ -84,7 +84,7 @@ class Key:
             (int(config.denial_cache), len(config.parsed), *header),
         )
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
-        self.slack = min([4_000, *(limit.period_us // 250 for limit in config.parsed if limit.period)])
+        self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.parsed if limit.period)])
 
     def forget_denial(self) -> None:
         """Ask Redis again: what was counted has changed."""
@@ -101,6 +101,11 @@ class Key:
         """Give a group's arguments up to its entries."""
         queue, rest = self._header
         return [*queue, self.paused_until, *rest]
+
+
+def _gap(limit: Limit) -> int:
+    """Give the us after which capacity comes back: a token bucket's comes back one by one."""
+    return limit.period_us // limit.amount if limit.algorithm == "token_bucket" else limit.period_us
 
 
 def _numbers(limit: Limit) -> tuple[int, int, int]:

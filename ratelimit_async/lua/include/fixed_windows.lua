@@ -36,13 +36,19 @@ end
 
 fixed.free_in = rest_of
 
+function fixed.gone_at(limit, stamp)
+  return (math.floor(stamp / limit.period) + 1) * limit.period
+end
+
 function fixed.wait(limit, demand)
   local used = math.min(limit.used, limit.amount)
   local missing = used + held_of(limit) + demand - limit.amount
   if missing <= 0 then
     return 0
   end
-  return math.floor((missing - 1) / limit.amount) * cycle_of(limit) + wait_within(limit, math.min(demand, limit.amount))
+  -- A call that ends in the window it began in leaves the next one free.
+  local cycle = math.max(math.ceil((cycle_of(limit) - limit.period) / limit.period), 1) * limit.period
+  return math.floor((missing - 1) / limit.amount) * cycle + wait_within(limit, math.min(demand, limit.amount))
 end
 
 function fixed.reset_in(limit)

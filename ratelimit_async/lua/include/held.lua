@@ -179,20 +179,22 @@ function gone_in(limit, wait)
 end
 
 -- us until a demand of at most the amount passes. Where calls that run are in its way: once their leases end if nobody
--- renews them or, to `guess`, once they have run as long as calls do.
+-- renews them or, to `guess`, once they have run as long as calls do on average.
 function wait_within(limit, demand)
   local group, scale = limit.group, limit.scale
   local held = held_of(limit) * scale
   local missing = limit.used + held + (demand - limit.amount) * scale
   if missing <= 0 then
     return 0
-  elseif missing <= limit.used then
-    return limit.does.free_in(limit, missing)
-  elseif not limit.holds then
+  elseif missing <= limit.used or not limit.holds then
     return limit.does.free_in(limit, missing)
   end
   local beyond = math.ceil((missing - limit.used) / scale)
-  local mean = group.guess and mean_held(group) or 0
-  local wait = mean > 0 and mean * beyond / limit.amount or lapses_in(limit, beyond)
-  return gone_in(limit, wait)
+  if not group.guess then
+    return gone_in(limit, lapses_in(limit, beyond))
+  end
+  -- While nobody knows how long calls run, nothing is refused for it.
+  local wait = gone_in(limit, mean_held(group) * beyond / limit.amount)
+  -- What ends fills the bucket, and has to drain.
+  return limit.kind == 'tb' and math.max(wait, limit.does.free_in(limit, missing)) or wait
 end

@@ -100,30 +100,39 @@ function sliding.shift(limit, stamp, delta)
     return
   end
   local members = redis.call('ZRANGE', limit.key, math.max((rank or 1) - 1, 0), -1, 'WITHSCORES')
-  local before, scores = 0, {}
+  local before, base, scores = 0, 0, {}
   for i = 1, #members, 2 do
     local member, score = tonumber(members[i]), tonumber(members[i + 1])
     if member < bucket then
-      before = score
+      before, base = score, member
     else
       if member == bucket and delta < 0 then
         delta = math.max(delta, before - score)
       end
-      scores[#scores + 1] = int(score + delta)
-      scores[#scores + 1] = members[i]
+      table.insert(scores, score + delta)
+      table.insert(scores, members[i])
     end
+  end
+  if delta == 0 then
+    return
   end
   if not rank then
-    scores[#scores + 1] = int(before + delta)
-    scores[#scores + 1] = int(bucket)
+    table.insert(scores, 1, int(bucket))
+    table.insert(scores, 1, before + delta)
   end
-  if delta ~= 0 then
-    redis.call('ZADD', limit.key, unpack(scores))
-    if bucket > limit.newest then
-      limit.newest = bucket
-      redis.call('PEXPIRE', limit.key, int(math.ceil((bucket - now + limit.period) / 1000) + 1000))
+  -- Newest buckets that were emptied go: what is left decides when the window is unused again.
+  while #scores > 0 and scores[#scores - 1] == (scores[#scores - 3] or before) do
+    redis.call('ZREM', limit.key, table.remove(scores))
+    table.remove(scores)
+  end
+  limit.total = limit.total + delta
+  limit.used = limit.used + delta
+  limit.newest = tonumber(scores[#scores]) or base
+  if #scores > 0 then
+    for i = 1, #scores, 2 do
+      scores[i] = int(scores[i])
     end
-    limit.total = limit.total + delta
-    limit.used = limit.used + delta
+    redis.call('ZADD', limit.key, unpack(scores))
+    redis.call('PEXPIRE', limit.key, int(math.ceil((limit.newest - now + limit.period) / 1000) + 1000))
   end
 end
