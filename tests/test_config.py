@@ -16,6 +16,7 @@ from ratelimit_async import (
 )
 from ratelimit_async._catalog import Catalog
 from ratelimit_async._config import (
+    AcquireArguments,
     RequestArguments,
     decode_cost,
     decode_priority,
@@ -205,7 +206,8 @@ async def test_options_are_overridden_by_what_is_given_by_itself() -> None:
 
 
 def test_the_typed_keywords_are_the_options_of_a_request() -> None:
-    assert set(RequestArguments.__annotations__) == set(RequestOptions.__struct_fields__)
+    assert set(RequestArguments.__optional_keys__) == set(RequestOptions.__struct_fields__)
+    assert AcquireArguments.__optional_keys__ < RequestArguments.__optional_keys__
 
 
 async def test_a_keyword_that_no_request_has_is_refused() -> None:

@@ -217,3 +217,23 @@ async def test_no_limit_is_ever_exceeded_by_what_is_granted(
             for end, _ in hits:
                 # The error that the docs state.
                 assert sum(cost for at, cost in hits if end - limit.period_us < at <= end) < 2 * limit.amount + 1
+
+
+@pytest.mark.parametrize("evenly", [False, True])
+async def test_the_error_of_a_sliding_counter_is_as_the_docs_state(url: str, clock: Clock, *, evenly: bool) -> None:
+    name, amount, second = next(names), 50, 1_000_000
+    taken: list[int] = []
+    first = (START // second + 1) * second
+    async with RateLimiter(url, limits={name: f"{amount}/second sliding_counter"}, hooks=[]) as limiter:
+        # All at once at the very end of a window and then whatever passes; or a little more than passes, evenly.
+        times = [first - 1] * amount if not evenly else []
+        times += range(first, first + 3 * second, second // (2 * amount) if not evenly else second // (amount + 5))
+        for now in times:
+            await clock.set(now)
+            if (await limiter.hit(name)).allowed:
+                taken.append(now)
+    most = max(sum(end - second < at <= end for at in taken) for end in taken)
+    if evenly:
+        assert amount - 1 <= most <= amount + 1
+    else:
+        assert 1.8 * amount < most < 2 * amount

@@ -2,12 +2,24 @@
 
 from typing import assert_type
 
-from ratelimit_async import Decision, Grant, Limit, QueueConfig, RateLimitConfig, RateLimiter, Ticket
+from ratelimit_async import (
+    Decision,
+    Grant,
+    KeyInfo,
+    Limit,
+    QueueConfig,
+    RateLimitConfig,
+    RateLimiter,
+    RetryAfter,
+    Status,
+    Ticket,
+    Upstream,
+)
 
 limiter = RateLimiter(
     "memory://",
     limits={
-        "a": ["5/minute", Limit.per_second(3), (5, 60)],
+        "a": ["5/minute", Limit.per_second(3, burst=7), (5, 60), Limit(5, 1.0, count_from="finish", guard=0.1)],
         "b": RateLimitConfig(limits=[Limit(10, 1.0)], queue=QueueConfig(max_size=500, overflow="drop_oldest")),
     },
     default=None,
@@ -31,7 +43,20 @@ async def main() -> None:
         assert_type(await limiter.submit("a", call, "x", 3), Ticket[float])
         assert_type(await (await limiter.submit("a", call, "x", 3)), float)
         assert_type(await limiter.hit("a", by=7), Decision)
-        assert_type(await limiter.acquire("a"), Grant)
+        assert_type(await limiter.acquire("a", fail_fast=True), Grant)
+        assert_type(
+            await limiter.request(
+                "a", call, "x", 3, settle=lambda n: {"tokens": int(n)}, retry_on=OSError, backoff=1.0
+            ),
+            float,
+        )
+        assert_type(await limiter.request("a", plain, 3, on_result=lambda text: RetryAfter(1) if text else None), str)
+        await limiter.configure({"a": ["5/minute", Limit.concurrent(3)], "b": None})
+        await limiter.pause_for("a", 5, by="x")
+        assert_type(await limiter.sync_from_headers("a", {"retry-after": "5"}), Upstream)
+        assert_type([key async for key in limiter.keys("a")], list[KeyInfo])
+        assert_type([one.position async for one in limiter.waiting("a")], list[int])
+        assert_type(await limiter.status("a", total=True), Status)
         async with limiter.acquire("a", priority=0) as grant:
             assert_type(grant, Grant)
             await grant.settle({"tokens": 3})
