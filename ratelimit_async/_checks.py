@@ -38,7 +38,9 @@ class Checks:
             raise ConfigurationError(
                 "name", key.name, "has a concurrent limit, which a hit cannot give back: use acquire"
             )
-        decision = await self._decide(key, costs, take=True)
+        decision = await (self._decide(key, costs, take=True) if config.denial_cache else self._scripts.hit(key, costs))
+        if not config.enforce:
+            decision = allow_in_shadow(decision)
         if decision.allowed and not decision.shadow:
             self._emit(Allowed(name=key.name, by=key.by))
         else:
@@ -48,7 +50,8 @@ class Checks:
 
     async def check(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Answer what `hit` would."""
-        return await self._decide(key, costs, take=False)
+        decision = await self._decide(key, costs, take=False)
+        return decision if key.config.enforce else allow_in_shadow(decision)
 
     async def _decide(self, key: Key, costs: Mapping[str, int], *, take: bool) -> Decision:
         if not (key.config.denial_cache and self._hears()):
@@ -62,7 +65,7 @@ class Checks:
             # One that running calls or others' turns may change without a word is not kept.
             if decision.reason == "limit" and decision.retry_after and not key.config.holds and epoch == key.epoch:
                 key.denial = (sent + decision.retry_after, costs, decision)
-        return decision if key.config.enforce else allow_in_shadow(decision)
+        return decision
 
 
 def _known(key: Key, costs: Mapping[str, int]) -> Decision | None:

@@ -116,13 +116,14 @@ class Scripts:
 
     async def hit(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Charge now or not at all."""
-        reply = await self._admit(key, "hit", costs=_text(key, costs), replayable=False)
-        return _decision(key, *reply[:6])
+        entry = ("hit", 0, 0, _text(key, costs), 0, 0, 0)
+        reply = await self._executor.call(ALL["admit"], key, entry, replayable=False)
+        return _decision(key, *reply)
 
     async def check(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Look, take nothing."""
         reply = await self._admit(key, "check", costs=_text(key, costs))
-        return _decision(key, *reply[:6])
+        return _decision(key, *reply)
 
     def request(
         self,
@@ -181,7 +182,7 @@ class Scripts:
     @staticmethod
     def shadow_admission(key: Key, reply: list[Any]) -> Admission:
         """Read a reply to `shadow`: admitted in any case, charged (stamp not 0) only where it fitted."""
-        return Admission("A", charged=Charged(reply[6], allow_in_shadow(_decision(key, *reply[:6]))))
+        return Admission("A", charged=Charged(reply[6], allow_in_shadow(_decision(key, *reply))))
 
     async def grant(self, key: Key, batch_size: int) -> int | None:
         """Grant who may pass; how many, or None where another client drives this key."""
@@ -300,7 +301,9 @@ def _pause(seconds: float | None) -> int:
     return -1 if seconds is None else int(seconds * 1e6)
 
 
-def _decision(key: Key, allowed: int, reason: bytes, index: int, remaining: int, retry: int, reset: int) -> Decision:
+def _decision(
+    key: Key, allowed: int, reason: bytes, index: int, remaining: int, retry: int, reset: int, _stamp: int = 0
+) -> Decision:
     limits = key.config.parsed
     return Decision(
         allowed=bool(allowed),

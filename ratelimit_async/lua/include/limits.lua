@@ -30,7 +30,8 @@ end
 local function fits(group, costs)
   for _, limit in ipairs(limits_of(group)) do
     local cost = cost_of(limit, costs)
-    if cost > 0 and limit.used + (held_of(limit) + cost - limit.amount) * limit.scale > 0 then
+    local held = limit.holds and held_of(limit) or 0
+    if cost > 0 and limit.used + (held + cost - limit.amount) * limit.scale > 0 then
       return false
     end
   end
@@ -88,12 +89,15 @@ local function wait_for(group, costs, ahead)
 end
 
 local function used_of(limit)
+  if limit.scale == 1 and not limit.holds then
+    return limit.used
+  end
   return math.ceil(limit.used / limit.scale) + held_of(limit)
 end
 
 local function reset_of(limit)
   local reset = limit.does.reset_in(limit)
-  if held_of(limit) > 0 then
+  if limit.holds and held_of(limit) > 0 then
     reset = math.max(reset, gone_in(limit, last_lapse(limit)))
   end
   return math.ceil(reset)
@@ -101,14 +105,17 @@ end
 
 -- Index, remaining and us to its reset of limit `binds`, or, for 0, of the one with the smallest share remaining.
 local function state_of(group, binds)
-  local least = 2
-  for i, limit in ipairs(limits_of(group)) do
-    local share = (limit.amount - used_of(limit)) / limit.amount
-    if binds == 0 and share < least then
-      least, group.tightest = share, i
+  local limits, index, least = limits_of(group), binds, 2
+  if binds == 0 and #limits == 1 then
+    index = 1
+  elseif binds == 0 then
+    for i, limit in ipairs(limits) do
+      local share = (limit.amount - used_of(limit)) / limit.amount
+      if share < least then
+        least, index = share, i
+      end
     end
   end
-  local index = binds > 0 and binds or group.tightest
-  local limit = group.limits[index]
+  local limit = limits[index]
   return index, math.max(limit.amount - used_of(limit), 0), reset_of(limit)
 end

@@ -100,9 +100,12 @@ local function open_group(a, k)
     group.limits[i] = limit
     a = a + 5
   end
+  for _, limit in ipairs(group.limits) do
+    limit.usual = group.usual[limit.unit] or 0
+  end
   return group, a, k
 end
 
 local function cost_of(limit, costs)
-  return costs[limit.unit] or limit.group.usual[limit.unit] or 0
+  return costs[limit.unit] or limit.usual
 end
