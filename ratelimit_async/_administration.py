@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ratelimit_async._config import decode_name, decode_seconds, decode_subject
+from ratelimit_async._config import decode_mapping, decode_name, decode_seconds, decode_subject
 from ratelimit_async._errors import ConfigurationError
 from ratelimit_async._events import Configured, Paused, Resumed
 from ratelimit_async._headers import Upstream, read_headers
@@ -113,6 +113,7 @@ class Administration(Lifecycle):
         """
         session = self._live()
         subject = decode_subject(by)
+        decode_mapping(limits)
         texts = {
             decode_name(name, "limits"): "" if spec is None else self._catalog.encode(spec, name, subject)
             for name, spec in limits.items()

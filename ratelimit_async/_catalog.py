@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
-from ratelimit_async._config import RateLimitConfig, assign_slots, decode_config, decode_name
+from ratelimit_async._config import RateLimitConfig, assign_slots, decode_config, decode_mapping, decode_name
 from ratelimit_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Catalog", "Found"]
 
@@ -33,11 +32,7 @@ class Catalog:
 
     def __init__(self, limits: object, default: object) -> None:
         """Read what RateLimiter was given."""
-        if limits is None:
-            limits = {}
-        if not isinstance(limits, Mapping):
-            raise ConfigurationError("limits", limits, "must be a mapping from names to what they allow")
-        specs = cast("Mapping[object, object]", limits)
+        specs = decode_mapping({} if limits is None else limits)
         self._given = {
             decode_name(name, "limits"): decode_config(spec, f"limits[{name!r}]") for name, spec in specs.items()
         }

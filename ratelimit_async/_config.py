@@ -28,6 +28,7 @@ __all__ = [
     "check_switch",
     "decode_config",
     "decode_cost",
+    "decode_mapping",
     "decode_name",
     "decode_priority",
     "decode_seconds",
@@ -274,6 +275,13 @@ def _fields_of(spec: object, of: type[msgspec.Struct], field: str, what: str) ->
 def _check_count(field: str, value: object, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
         raise ConfigurationError(field, value, f"must be a whole number from 1 to {most}")
+
+
+def decode_mapping(limits: object) -> Mapping[object, object]:
+    """Check that limits come by name."""
+    if not isinstance(limits, Mapping):
+        raise ConfigurationError("limits", limits, "must be a mapping from names to what they allow")
+    return cast("Mapping[object, object]", limits)
 
 
 def decode_config(spec: object, field: str) -> RateLimitConfig:

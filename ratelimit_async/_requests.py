@@ -204,6 +204,9 @@ class Requests:
     def on_configured(self, keys: Iterable[Key]) -> None:
         """Tell those who can never pass any more; the next sync puts those back whose level is gone."""
         changed = set(keys)
+        for key in changed:
+            if key.config.holds:
+                self.detach(self.scripts.recount(key))
         for waiter in [waiter for waiter in self._waiters.values() if waiter.key in changed]:
             try:
                 check_cost(waiter.costs, waiter.key.config)

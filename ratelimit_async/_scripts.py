@@ -25,6 +25,8 @@ __all__ = ["ALL", "Admission", "Charged", "ControlState", "Scripts", "StatusRepl
 
 # Keys that one step of a scan looks at: well below a millisecond.
 _SCANNED = 500
+# Seconds: a pause without end is kept no longer.
+_LONGEST_PAUSE = 30 * 86_400.0
 
 
 def _sources() -> dict[str, str]:
@@ -259,6 +261,10 @@ class Scripts:
         """Forget what is counted."""
         await self._executor.call(ALL["reset"], key, ("reset",))
 
+    def recount(self, key: Key) -> asyncio.Future[Any]:
+        """Add up anew what is held."""
+        return self._executor.call(ALL["recount"], key, ("recount",))
+
     async def resign(self, key: Key) -> None:
         """Give up driving a key."""
         await self._executor.call(ALL["resign"], key, ("resign",))
@@ -298,7 +304,7 @@ def _text(key: Key, costs: Mapping[str, int]) -> str:
 
 
 def _pause(seconds: float | None) -> int:
-    return -1 if seconds is None else int(seconds * 1e6)
+    return -1 if seconds is None else int(min(seconds, _LONGEST_PAUSE) * 1e6)
 
 
 def _decision(

@@ -164,6 +164,20 @@ async def test_a_raised_limit_wakes_who_waits_and_impossible_costs_are_told(url:
         assert await asyncio.gather(small, last) == [1, 3]
 
 
+async def test_what_runs_is_counted_right_whatever_is_held_since(url: str) -> None:
+    both = ["100/minute from finish", "3 concurrent"]
+    async with RateLimiter(url, limits={"a": both[:1]}) as limiter:
+        grants = [await limiter.acquire("a") for _ in range(2)]
+        await limiter.configure({"a": both})
+        assert list((await used(limiter, "a")).values()) == [2, 2]
+        await limiter.configure({"a": both[:1]})
+        await grants.pop().release()
+        await limiter.configure({"a": both})
+        assert list((await used(limiter, "a")).values()) == [2, 1]
+        await grants.pop().release()
+        assert list((await used(limiter, "a")).values()) == [2, 0]
+
+
 async def test_nobody_is_lost_when_levels_go_or_come(url: str) -> None:
     def config(levels: int) -> RateLimitConfig:
         return RateLimitConfig("1/hour", QueueConfig(priorities=levels))
@@ -188,6 +202,7 @@ async def test_a_wrong_change_changes_nothing(url: str) -> None:
         for wrong, by, field in (
             ({"a": "6/minute", "b": "soon"}, None, "limits['b']"),
             ({"": "6/minute"}, None, "limits"),
+            (["6/minute"], None, "limits"),
             ({"a": {"limits": "6/minute", "by": {"x": "1/minute"}}}, "y", "limits['a'].by"),
             (
                 {"a": {"limits": "6/minute", "by": {"x": {"limits": "1/s", "by": {"z": "1/s"}}}}},

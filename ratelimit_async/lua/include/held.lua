@@ -26,7 +26,14 @@ function held_of(limit)
   group.sums = group.sums or {}
   local sum = group.sums[limit.unit]
   if not sum then
-    sum = -(tonumber(redis.call('ZSCORE', group.held, '#' .. limit.unit)) or 0)
+    local known = redis.call('ZSCORE', group.held, '#' .. limit.unit)
+    sum = -(tonumber(known) or 0)
+    if not known then
+      -- A unit that is held since the configuration changed, or nothing at all.
+      for _, member in ipairs(redis.call('ZRANGEBYSCORE', group.held, 1, '+inf')) do
+        sum = sum + cost_of(limit, costs_of(string.match(member, ' (%S+)$')))
+      end
+    end
     group.sums[limit.unit] = sum
   end
   return sum
@@ -55,7 +62,7 @@ local function save_held(group)
   local scores = group.holding or {}
   if group.sums_dirty then
     for unit, sum in pairs(group.sums) do
-      table.insert(scores, int(-sum))
+      table.insert(scores, int(-math.max(sum, 0)))
       table.insert(scores, '#' .. unit)
     end
   end
@@ -74,6 +81,10 @@ end
 -- Whether it was held, be it since an entry of this very call.
 local function unhold(group, id, text)
   save_held(group)
+  for _, limit in ipairs(group.limits) do
+    -- Known before the member goes: it may have to be added up.
+    held_of(limit)
+  end
   if redis.call('ZREM', group.held, id .. ' ' .. text) == 0 then
     return false
   end
