@@ -1,6 +1,6 @@
 """Distributed rate limiting and queueing over Redis, native to asyncio."""
 
-from ratelimit_async._config import QueueConfig, RateLimitConfig, RequestOptions
+from ratelimit_async._config import QueueConfig, RateLimitConfig
 from ratelimit_async._errors import (
     ConfigurationError,
     CostExceedsLimit,
@@ -21,6 +21,7 @@ from ratelimit_async._grants import Acquire, Grant, Ticket
 from ratelimit_async._headers import Upstream, UpstreamLimit
 from ratelimit_async._limiter import RateLimiter
 from ratelimit_async._limits import Limit
+from ratelimit_async._options import RequestOptions
 from ratelimit_async._values import (
     Decision,
     Health,

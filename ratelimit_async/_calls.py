@@ -17,9 +17,9 @@ from ratelimit_async._grants import Grant
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ratelimit_async._config import RequestOptions
-    from ratelimit_async._requests import Waiter
+    from ratelimit_async._options import RequestOptions
     from ratelimit_async._session import Session
+    from ratelimit_async._waiter import Waiter
 
 __all__ = ["make_call"]
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from ratelimit_async._config import Cost
     from ratelimit_async._keys import Key
-    from ratelimit_async._requests import Requests, Waiter
+    from ratelimit_async._requests import Requests
     from ratelimit_async._scripts import Charged
     from ratelimit_async._values import Decision
+    from ratelimit_async._waiter import Waiter
 
 __all__ = ["Acquire", "Grant", "Running", "Ticket"]
 

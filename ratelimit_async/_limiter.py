@@ -9,26 +9,20 @@ import msgspec
 
 from ratelimit_async._administration import Administration
 from ratelimit_async._calls import make_call
-from ratelimit_async._config import (
-    AcquireArguments,
-    RequestArguments,
-    RequestOptions,
-    Unset,
-    decode_priority,
-    decode_timeout,
-)
+from ratelimit_async._config import decode_priority, decode_timeout
 from ratelimit_async._errors import ConfigurationError, UnknownRequest
 from ratelimit_async._grants import Acquire, Grant, Ticket
 from ratelimit_async._keys import parse_request_id
+from ratelimit_async._options import AcquireArguments, RequestArguments, RequestOptions, Unset
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Unpack
 
     from ratelimit_async._config import Cost
-    from ratelimit_async._requests import Waiter
     from ratelimit_async._session import Session
     from ratelimit_async._values import Decision
+    from ratelimit_async._waiter import Waiter
 
 __all__ = ["RateLimiter"]
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ratelimit_async._config import check_cost
@@ -30,6 +30,7 @@ from ratelimit_async._events import (
     Rejected,
 )
 from ratelimit_async._keys import encode_costs
+from ratelimit_async._waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -37,85 +38,14 @@ if TYPE_CHECKING:
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
     from ratelimit_async._scripts import Admission, Charged, Scripts
+    from ratelimit_async._waiter import Holding
 
     ReadAdmission = Callable[[Key, list[Any]], Admission]
 
-__all__ = ["Requests", "Waiter"]
+__all__ = ["Requests"]
 
 # A script call unpacks its ids on Lua's stack; far below its end.
 _MOST_IDS = 500
-
-
-class Holding(Protocol):
-    """What is held for a call that runs."""
-
-    @property
-    def holding(self) -> tuple[Key, int, str]:
-        """Its key, its number and its costs."""
-        ...
-
-
-class Waiter:
-    """A request between its arrival and its end."""
-
-    __slots__ = (
-        "abandoned",
-        "costs",
-        "created",
-        "entry",
-        "estimate",
-        "fail_fast",
-        "granted",
-        "id",
-        "key",
-        "placed",
-        "position",
-        "priority",
-        "seq",
-        "state",
-        "text",
-        "timeout",
-    )
-
-    def __init__(
-        self,
-        seq: int,
-        request_id: str,
-        key: Key,
-        costs: Mapping[str, int],
-        priority: int,
-        timeout: float | None,
-        *,
-        fail_fast: bool,
-    ) -> None:
-        """Belong to the running loop; timeout in seconds."""
-        self.seq = seq
-        self.id = request_id
-        self.key = key
-        self.costs = costs
-        # As the scripts read them; what is charged under this text is also given back under it.
-        self.text = encode_costs(costs, key.config.usual)
-        self.priority = priority
-        self.timeout = timeout
-        self.fail_fast = fail_fast
-        self.arrive()
-
-    def arrive(self) -> None:
-        """Begin to wait, for the first time or again."""
-        loop = asyncio.get_running_loop()
-        self.created = loop.time()
-        self.granted: asyncio.Future[Charged] = loop.create_future()
-        self.placed: asyncio.Future[None] = loop.create_future()
-        self.state = "sent"
-        self.entry = b""
-        self.position = 0
-        self.estimate = 0.0
-        self.abandoned = False
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody wants the grant any more; a cancelled caller takes its future along first."""
-        return self.abandoned or self.granted.cancelled()
 
 
 class Requests:

@@ -15,14 +15,8 @@ from ratelimit_async import (
     RequestOptions,
 )
 from ratelimit_async._catalog import Catalog
-from ratelimit_async._config import (
-    AcquireArguments,
-    RequestArguments,
-    decode_cost,
-    decode_priority,
-    decode_subject,
-    decode_timeout,
-)
+from ratelimit_async._config import decode_cost, decode_priority, decode_subject, decode_timeout
+from ratelimit_async._options import AcquireArguments, RequestArguments
 from ratelimit_async._settings import Settings, SettingsArguments
 
 TOKENS = RateLimitConfig("5/second; 100 tokens/minute")
