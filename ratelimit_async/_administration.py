@@ -120,7 +120,8 @@ class Administration(Lifecycle):
         }
         for name, text in texts.items():
             await session.control.configure(name, subject, text)
-            self._events.emit(Configured(name=name, by=subject, config=text))
+            config = self._catalog.body(text) if text else ""
+            self._events.emit(Configured(name=name, by=subject, config=config))
 
     async def pause(self, name: str, *, by: str | int | None = None) -> None:
         """Stop granting in every process: hits are denied, requests wait. What runs goes on.

@@ -48,12 +48,13 @@ async def make_call(
         reason = repr(error or push_back)
         session.requests.emit(Retried(name=waiter.key.name, by=waiter.key.by, id=waiter.id, retry=retry, error=reason))
         if push_back is None:
-            pause = min(options.backoff * 2 ** min(retry - 1, 32), _LONGEST_BACKOFF)
+            pause = min(options.first_backoff * 2 ** min(retry - 1, 32), _LONGEST_BACKOFF)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         session.check()
         # The timeout bounds the waits of all turns together.
         timeout = None if timeout is None else max(timeout - grant.waited, 0.0)
-        session.requests.reopen(waiter, timeout, charged.stamp if push_back is not None else 0)
+        # Back to the front: before all that came after it did.
+        session.requests.reopen(waiter, timeout, (waiter.enqueued or charged.stamp) if push_back is not None else 0)
     raise AssertionError  # pragma: no cover - count() does not end
 
 

@@ -61,11 +61,22 @@ class Catalog:
     def encode(self, spec: object, name: str, by: str | None) -> str:
         """Write a configuration for a name or key, such that it goes on with the counters of the present one."""
         config = decode_config(spec, f"limits[{name!r}]")
-        if config.by and by is not None:
-            raise ConfigurationError(f"limits[{name!r}].by", config.by, "a subject has no subjects")
+        if by is not None:
+            for field, text in (("by", by), ("limits", name)):
+                if _is_pattern(text):
+                    raise ConfigurationError(
+                        field, text, "one key has an exact name and subject, no pattern"
+                    )
+            if config.by:
+                raise ConfigurationError(f"limits[{name!r}].by", config.by, "a subject has no subjects")
         before = self._present(name, by)
         slots = assign_slots(config.parsed, before.parsed, before.slots) if before else config.slots
         return msgspec.json.encode([config.encode(), slots]).decode()
+
+    @staticmethod
+    def body(text: str) -> str:
+        """Give the configuration alone of what `encode` wrote."""
+        return _split(text)[0]
 
     def _present(self, name: str, by: str | None) -> RateLimitConfig | None:
         try:
@@ -76,10 +87,14 @@ class Catalog:
 
 def decode_change(text: str, name: str) -> RateLimitConfig:
     """Read what `Catalog.encode` wrote."""
-    body, slots = msgspec.json.decode(text, type=tuple[str, tuple[int, ...]])
+    body, slots = _split(text)
     config = decode_config(msgspec.json.decode(body), f"limits[{name!r}]")
     vars(config)["slots"] = slots
     return config
+
+
+def _split(text: str) -> tuple[str, tuple[int, ...]]:
+    return msgspec.json.decode(text, type=tuple[str, tuple[int, ...]])
 
 
 def _best(configs: Mapping[str, T], text: str) -> T | None:
@@ -94,8 +109,12 @@ def _best(configs: Mapping[str, T], text: str) -> T | None:
 
 
 def _patterns(names: Iterable[str]) -> list[str]:
-    patterns = [name for name in names if "*" in name or "?" in name]
+    patterns = [name for name in names if _is_pattern(name)]
     return sorted(patterns, key=lambda pattern: (-len(pattern.replace("*", "").replace("?", "")), pattern))
+
+
+def _is_pattern(text: str) -> bool:
+    return "*" in text or "?" in text
 
 
 def _regex(pattern: str) -> re.Pattern[str]:

@@ -248,7 +248,7 @@ def decode_cost(cost: object, config: RateLimitConfig, *, limited: bool = True) 
             raise ConfigurationError(field, number, f"must be a whole number from 0 to {MOST}")
         if unit in costs:
             costs[unit] = number
-        elif unit != "requests":
+        elif unit != "requests" or (cost is number and number != 1):
             known = ", ".join(sorted(costs))
             raise ConfigurationError(field, number, f"no limit of this name counts it; they count {known}")
     if limited:

@@ -164,4 +164,5 @@ class Lifecycle:
     def _prepare(self, name: str, by: str | int | None, cost: Cost = 1) -> tuple[Session, Key, Mapping[str, int]]:
         session = self._live()
         key = self._key_of(name, by)
-        return session, key, decode_cost(cost, key.config)
+        # What is not enforced denies nothing, not even what could never pass.
+        return session, key, decode_cost(cost, key.config, limited=key.config.enforce)

@@ -39,7 +39,12 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     on_result: Callable[[Any], RetryAfter | None] | None = None
     retry_on: type[Exception] | tuple[type[Exception], ...] = ()
     max_retries: int = 3
-    backoff: float = 0.5
+    backoff: float | timedelta = 0.5
+
+    @property
+    def first_backoff(self) -> float:
+        """Seconds before the first retry."""
+        return decode_seconds("backoff", self.backoff)
 
     def __post_init__(self) -> None:
         """Check what no other place checks."""
@@ -74,4 +79,4 @@ class RequestArguments(AcquireArguments, total=False):
     on_result: Callable[[Any], RetryAfter | None] | None
     retry_on: type[Exception] | tuple[type[Exception], ...]
     max_retries: int
-    backoff: float
+    backoff: float | timedelta

@@ -117,8 +117,8 @@ class Requests:
             if isinstance(error, RequestTimeout):
                 raise
             self._abandon(waiter)
-            self.emit(Expired(name=waiter.key.name, by=waiter.key.by, id=waiter.id, timeout=waiter.timeout or 0))
-            raise RequestTimeout(waiter.key.name, waiter.timeout) from None
+            self.emit(Expired(name=waiter.key.name, by=waiter.key.by, id=waiter.id, timeout=waiter.asked or 0))
+            raise RequestTimeout(waiter.key.name, waiter.asked) from None
         except asyncio.CancelledError:
             self.cancel(waiter, "caller")
             raise
@@ -225,8 +225,8 @@ class Requests:
             self._waiting.setdefault(waiter.key, {})[waiter.seq] = waiter
             self.on_ids([waiter.seq])
         elif admission.kind == "T":
-            self.emit(Expired(name=name, by=by, id=waiter.id, timeout=waiter.timeout or 0.0))
-            self._fail(waiter, RequestTimeout(name, waiter.timeout, admission.estimate))
+            self.emit(Expired(name=name, by=by, id=waiter.id, timeout=waiter.asked or 0.0))
+            self._fail(waiter, RequestTimeout(name, waiter.asked, admission.estimate or None))
         else:
             self.emit(Rejected(name=name, by=by, max_size=waiter.key.config.waits.max_size))
             self._fail(waiter, QueueFull(name, waiter.key.config.waits.max_size))

@@ -30,6 +30,7 @@ class Waiter:
 
     __slots__ = (
         "abandoned",
+        "asked",
         "costs",
         "created",
         "entry",
@@ -66,8 +67,9 @@ class Waiter:
         # As the scripts read them; what is charged under this text is also given back under it.
         self.text = encode_costs(costs, key.config.usual)
         self.priority = priority
-        self.timeout = timeout
+        self.timeout = self.asked = timeout
         self.fail_fast = fail_fast
+        self.entry = b""
         self.arrive()
 
     def arrive(self) -> None:
@@ -77,10 +79,14 @@ class Waiter:
         self.granted: asyncio.Future[Charged] = loop.create_future()
         self.placed: asyncio.Future[None] = loop.create_future()
         self.state = "sent"
-        self.entry = b""
         self.position = 0
         self.estimate = 0.0
         self.abandoned = False
+
+    @property
+    def enqueued(self) -> int:
+        """When it joined the queue, us by Redis' clock; 0 if it never had to."""
+        return int(self.entry.split(b" ")[2]) if self.entry else 0
 
     @property
     def gone(self) -> bool:

@@ -114,6 +114,11 @@ def test_a_cost_is_one_request_unless_said() -> None:
     }
 
 
+def test_a_bare_number_is_refused_where_no_limit_counts_requests() -> None:
+    with pytest.raises(ConfigurationError, match="cost: no limit of this name counts it; they count gpus"):
+        decode_cost(2, RateLimitConfig("8 gpus concurrent"))
+
+
 def test_the_usual_cost_is_kept_per_configuration_but_not_for_settling() -> None:
     assert decode_cost(1, TOKENS) is decode_cost(1, TOKENS)
     assert decode_cost(1, TOKENS, limited=False) is not decode_cost(1, TOKENS)

@@ -200,6 +200,8 @@ async def test_nobody_is_lost_when_levels_go_or_come(url: str) -> None:
 async def test_a_wrong_change_changes_nothing(url: str) -> None:
     async with RateLimiter(url, limits={"a": "5/minute"}) as limiter:
         for wrong, by, field in (
+            ({"a*": "6/minute"}, "x", "limits"),
+            ({"a": "6/minute"}, "x?", "by"),
             ({"a": "6/minute", "b": "soon"}, None, "limits['b']"),
             ({"": "6/minute"}, None, "limits"),
             (["6/minute"], None, "limits"),
@@ -294,6 +296,7 @@ async def test_in_shadow_mode_everything_is_told_and_nothing_denied(url: str) ->
         url, limits={"a": config, "b": RateLimitConfig("1/minute", enforce=False)}, hooks=[seen.append]
     ) as limiter:
         assert not (await limiter.hit("b")).shadow
+        assert (await limiter.check("b", cost=2)).shadow
         for ask in (limiter.hit, limiter.check):
             decision = await ask("b")
             assert (decision.allowed, decision.shadow, decision.reason, decision.remaining) == (True, True, "limit", 0)

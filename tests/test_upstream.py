@@ -8,6 +8,7 @@ import gc
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,6 +105,22 @@ async def _is_clean(url: str) -> bool:
     return await leftovers(url) == CLEAN
 
 
+async def test_one_that_waited_and_is_pushed_back_goes_before_all_that_came_after_it(url: str) -> None:
+    ran: list[str] = []
+
+    async def call(mark: str) -> None:
+        ran.append(mark)
+        if ran == ["a"]:
+            raise RetryAfter(0.01)
+
+    async with RateLimiter(url, limits={"a": "9/minute; 1 concurrent"}) as limiter:
+        await limiter.pause("a")
+        tickets = [await limiter.submit("a", call, mark, backoff=timedelta(seconds=1)) for mark in "abc"]
+        await limiter.resume("a")
+        await asyncio.gather(*tickets)
+    assert ran == ["a", "a", "b", "c"]
+
+
 async def test_a_push_back_stops_grants_in_every_process_until_its_end(url: str) -> None:
     async def push_back() -> None:
         raise RetryAfter(30)
@@ -173,8 +190,8 @@ async def test_the_timeout_bounds_the_waits_of_all_attempts(url: str) -> None:
         raise KeyError
 
     async with RateLimiter(url, limits={"a": "1/minute"}) as limiter:
-        with pytest.raises(RequestTimeout):
-            await limiter.request("a", fail, retry_on=KeyError, backoff=0, timeout=0.1)
+        with pytest.raises(RequestTimeout, match=r"within 0\.1 s"):
+            await limiter.request("a", fail, retry_on=KeyError, backoff=timedelta(0), timeout=0.1)
 
 
 @pytest.mark.parametrize(
