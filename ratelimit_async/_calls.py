@@ -39,8 +39,6 @@ async def make_call(
             result, error, push_back = await _attempt(grant, fn, args, options)
         if error is None and push_back is None:
             return result
-        if push_back is not None:
-            grant.push_back(push_back.seconds)
         if retry > options.max_retries:
             if error is not None:
                 raise error
@@ -67,6 +65,8 @@ async def _attempt(
         cost = None if options.settle is None else options.settle(result)
         told = None if options.on_result is None else options.on_result(result)
     except RetryAfter as error:
+        # Before the end, which may let the next one go.
+        grant.push_back(error.seconds)
         grant.end()
         return None, error, error
     except options.retry_on as error:
@@ -78,6 +78,8 @@ async def _attempt(
     if not (told is None or isinstance(told, RetryAfter)):
         grant.end()
         raise ConfigurationError("on_result", told, "must return a RetryAfter or None")
+    if told is not None:
+        grant.push_back(told.seconds)
     grant.end(cost)
     return result, None, told
 

@@ -64,9 +64,7 @@ class Catalog:
         if by is not None:
             for field, text in (("by", by), ("limits", name)):
                 if _is_pattern(text):
-                    raise ConfigurationError(
-                        field, text, "one key has an exact name and subject, no pattern"
-                    )
+                    raise ConfigurationError(field, text, "one key has an exact name and subject, no pattern")
             if config.by:
                 raise ConfigurationError(f"limits[{name!r}].by", config.by, "a subject has no subjects")
         before = self._present(name, by)

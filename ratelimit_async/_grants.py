@@ -144,6 +144,8 @@ class Grant:
 
     def push_back(self, seconds: float) -> None:
         """Pause the key, as the upstream asked, without waiting for Redis."""
+        if not seconds:
+            return
         self._requests.detach(self._scripts.pause(self._key, seconds))
         self._requests.emit(Paused(name=self._key.name, by=self._key.by, seconds=seconds))
 
@@ -234,9 +236,9 @@ class Acquire:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the call; what was charged stays charged. A RetryAfter pauses the key, and passes through."""
-        self._grant.end()
         if isinstance(error, RetryAfter):
             self._grant.push_back(error.seconds)
+        self._grant.end()
         self._held.__exit__()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from typing import TYPE_CHECKING, cast
 
@@ -304,7 +305,7 @@ def _text(key: Key, costs: Mapping[str, int]) -> str:
 
 
 def _pause(seconds: float | None) -> int:
-    return -1 if seconds is None else int(min(seconds, _LONGEST_PAUSE) * 1e6)
+    return -1 if seconds is None else math.ceil(min(seconds, _LONGEST_PAUSE) * 1e6)
 
 
 def _decision(

@@ -133,6 +133,12 @@ async def test_a_push_back_stops_grants_in_every_process_until_its_end(url: str)
         assert decision.retry_after is not None
         assert 20 < decision.retry_after <= 30
         assert (await two.hit("a", by="y")).allowed
+        # No time at all changes nothing.
+        with pytest.raises(RetryAfter):
+            async with one.acquire("a", by="y"):
+                await one.pause_for("a", 30, by="y")
+                raise RetryAfter(0)
+        assert (await two.hit("a", by="y")).reason == "paused"
         await two.resume("a", by="x")
         assert (await one.hit("a", by="x")).allowed
         with pytest.raises(RetryAfter):
