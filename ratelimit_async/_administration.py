@@ -115,8 +115,7 @@ class Administration(Lifecycle):
         subject = decode_subject(by)
         decode_mapping(limits)
         texts = {
-            decode_name(name, "limits"): "" if spec is None else self._catalog.encode(spec, name, subject)
-            for name, spec in limits.items()
+            decode_name(name, "limits"): self._catalog.encode(spec, name, subject) for name, spec in limits.items()
         }
         for name, text in texts.items():
             await session.control.configure(name, subject, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -59,17 +60,23 @@ class Catalog:
         self._keys = {key: config for key, config in changes.items() if key[1] is not None}
 
     def encode(self, spec: object, name: str, by: str | None) -> str:
-        """Write a configuration for a name or key, such that it goes on with the counters of the present one."""
+        """Write a configuration for a name or key that goes on with the present one's counters; '' for None."""
+        for field, text in (("by", by), ("limits", name)) if by is not None else ():
+            if text is not None and _is_pattern(text):
+                raise ConfigurationError(field, text, "one key has an exact name and subject, no pattern")
+        if spec is None:
+            return ""
         config = decode_config(spec, f"limits[{name!r}]")
-        if by is not None:
-            for field, text in (("by", by), ("limits", name)):
-                if _is_pattern(text):
-                    raise ConfigurationError(field, text, "one key has an exact name and subject, no pattern")
-            if config.by:
-                raise ConfigurationError(f"limits[{name!r}].by", config.by, "a subject has no subjects")
+        if config.by and by is not None:
+            raise ConfigurationError(f"limits[{name!r}].by", config.by, "a subject has no subjects")
         before = self._present(name, by)
         slots = assign_slots(config.parsed, before.parsed, before.slots) if before else config.slots
-        return msgspec.json.encode([config.encode(), slots]).decode()
+        subjects: dict[str, tuple[int, ...]] = {}
+        for subject, one in config.subjects.items():
+            was = self._present(name, subject)
+            subjects[subject] = assign_slots(one.parsed, was.parsed, was.slots) if was else one.slots
+        # The standard library's, since a subject may hold what is no UTF-8.
+        return json.dumps([json.dumps(config.plain()), slots, subjects])
 
     @staticmethod
     def body(text: str) -> str:
@@ -85,14 +92,23 @@ class Catalog:
 
 def decode_change(text: str, name: str) -> RateLimitConfig:
     """Read what `Catalog.encode` wrote."""
-    body, slots = _split(text)
-    config = decode_config(msgspec.json.decode(body), f"limits[{name!r}]")
-    vars(config)["slots"] = slots
+    body, slots, subjects = _split(text)
+    config = decode_config(json.loads(body), f"limits[{name!r}]")
+    _go_on(config, slots)
+    for subject, one in config.subjects.items():
+        _go_on(one, subjects.get(subject, one.slots))
     return config
 
 
-def _split(text: str) -> tuple[str, tuple[int, ...]]:
-    return msgspec.json.decode(text, type=tuple[str, tuple[int, ...]])
+def _go_on(config: RateLimitConfig, slots: tuple[int, ...]) -> None:
+    """Say which counters a configuration goes on with, where its cached property would choose."""
+    if len(slots) != len(config.parsed):
+        raise ConfigurationError("slots", slots, "must be one for each limit")
+    vars(config)["slots"] = slots
+
+
+def _split(text: str) -> tuple[str, tuple[int, ...], dict[str, tuple[int, ...]]]:
+    return msgspec.convert(json.loads(text), type=tuple[str, tuple[int, ...], dict[str, tuple[int, ...]]])
 
 
 def _best(configs: Mapping[str, T], text: str) -> T | None:

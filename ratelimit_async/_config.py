@@ -155,10 +155,6 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
             subjects[cast("str", decode_subject(subject))] = config
         msgspec.structs.force_setattr(self, "by", subjects)
 
-    def encode(self) -> str:
-        """Write it as JSON, as `decode_config` reads it."""
-        return msgspec.json.encode(self.plain()).decode()
-
     def plain(self) -> dict[str, Any]:
         """Write it in texts, numbers, lists and mappings."""
         plain: dict[str, Any] = {"limits": [str(limit) for limit in self.parsed]}

@@ -11,7 +11,7 @@ from ratelimit_async._keys import parse_label
 if TYPE_CHECKING:
     from ratelimit_async._catalog import Catalog
     from ratelimit_async._config import RateLimitConfig
-    from ratelimit_async._keys import Key, KeyNames
+    from ratelimit_async._keys import KeyNames, Reconfigured
     from ratelimit_async._scripts import ControlState, Scripts
 
 __all__ = ["Control"]
@@ -23,7 +23,7 @@ class Followers(Protocol):
     def on_pauses(self) -> None:
         """Other names are paused than before."""
 
-    def on_configured(self, keys: list[Key]) -> None:
+    def on_configured(self, keys: list[Reconfigured]) -> None:
         """These keys are configured differently."""
 
     def on_unreadable(self, label: str, error: Exception) -> None:
@@ -71,7 +71,7 @@ class Control:
             if known is None or known[0] != text:
                 try:
                     known = text, decode_change(text, parse_label(label)[0])
-                except (RateLimitError, ValueError) as error:
+                except (RateLimitError, ValueError, RecursionError) as error:
                     # A newer version may write what this one cannot read: what holds here goes on holding.
                     self._followers.on_unreadable(label, error)
             if known is not None:

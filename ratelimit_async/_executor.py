@@ -234,6 +234,8 @@ class Executor:
                 reply = await wire.read_response(disable_decoding=True, disconnect_on_error=False)
             except ResponseError as error:
                 reply = error
+            if self._closed:
+                return
             # It stays among the flying until its callers are told: a crash here must not lose them.
             _, batch = self._flying[0]
             if isinstance(reply, NoScriptError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote
 from weakref import WeakValueDictionary
+
+from ratelimit_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
     from ratelimit_async._limits import Limit
     from ratelimit_async._values import Decision
 
-__all__ = ["Denial", "Key", "KeyNames", "encode_costs", "parse_request_id"]
+__all__ = ["Denial", "Key", "KeyNames", "Reconfigured", "encode_costs", "parse_request_id"]
 
 _KINDS = {
     "sliding_window": "sw",
@@ -103,6 +106,13 @@ class Key:
         return [*queue, self.paused_until, *rest]
 
 
+class Reconfigured(NamedTuple):
+    """A key whose configuration has changed, and a copy of it as it was."""
+
+    key: Key
+    before: Key
+
+
 def _gap(limit: Limit) -> int:
     """Give the us after which capacity comes back: a token bucket's comes back one by one."""
     return limit.period_us // limit.amount if limit.algorithm == "token_bucket" else limit.period_us
@@ -144,14 +154,21 @@ class KeyNames:
         self._recent[name, by] = key
         return key
 
-    def reconfigure(self) -> list[Key]:
+    def reconfigure(self) -> list[Reconfigured]:
         """Find every key's configuration again; gives the keys whose has changed."""
-        changed: list[Key] = []
+        changed: list[Reconfigured] = []
         for key in list(self._alive.values()):
-            config = self._find(key.name, key.by)
+            try:
+                config = self._find(key.name, key.by)
+            except ConfigurationError:
+                # Nobody configures it any more: whoever waits keeps what held, newcomers are refused.
+                self._recent.pop((key.name, key.by), None)
+                self._alive.pop((key.name, key.by), None)
+                continue
             if config is not key.config:
+                before = copy.copy(key)
                 key.configure(config)
-                changed.append(key)
+                changed.append(Reconfigured(key, before))
         return changed
 
     def forget_denials(self) -> None:
@@ -170,7 +187,10 @@ class KeyNames:
         if not redis_key.startswith(start) or not end:
             return None
         name, _, by = label.partition(":")
-        return _plain(name), _plain(by) or None
+        try:
+            return _plain(name), _plain(by) or None
+        except UnicodeDecodeError:
+            return None
 
     def pattern(self, prefix: str, *, whole: bool) -> str:
         """Give the glob of all Redis keys of a name, or of all names that start with a text."""
@@ -198,7 +218,10 @@ def parse_request_id(request_id: str) -> tuple[str, str | None, str] | None:
     parts = request_id.split(":")
     if len(parts) != 3 or not parts[0] or "." not in parts[2] or " " in parts[2]:
         return None
-    return _plain(parts[0]), _plain(parts[1]) or None, parts[2]
+    try:
+        return _plain(parts[0]), _plain(parts[1]) or None, parts[2]
+    except UnicodeDecodeError:
+        return None
 
 
 def encode_costs(costs: Mapping[str, int], usual: Mapping[str, int]) -> str:

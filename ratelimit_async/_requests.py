@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from ratelimit_async._events import Emit
-    from ratelimit_async._keys import Key
+    from ratelimit_async._keys import Key, Reconfigured
     from ratelimit_async._scripts import Admission, Charged, Scripts
     from ratelimit_async._waiter import Holding
 
@@ -131,17 +131,32 @@ class Requests:
         if not waiter.granted.done():
             _set_error(waiter.granted, error or RequestCancelled(reason))
 
-    def on_configured(self, keys: Iterable[Key]) -> None:
-        """Tell those who can never pass any more; the next sync puts those back whose level is gone."""
-        changed = set(keys)
-        for key in changed:
-            if key.config.holds:
-                self.detach(self.scripts.recount(key))
+    def on_configured(self, keys: Iterable[Reconfigured]) -> None:
+        """Follow new configurations, in Redis and with those who wait here."""
+        changed: set[Key] = set()
+        for key, before in keys:
+            changed.add(key)
+            levels = key.config.waits.priorities
+            if before.config.waits.priorities > levels:
+                self.detach(self.scripts.relevel(before, levels))
+            self.detach(self.scripts.recount(key))
         for waiter in [waiter for waiter in self._waiters.values() if waiter.key in changed]:
+            if not waiter.key.config.enforce:
+                self._let_go(waiter)
+                continue
             try:
                 check_cost(waiter.costs, waiter.key.config)
             except CostExceedsLimit as error:
+                # It can never pass any more.
                 self.cancel(waiter, "cost", error)
+
+    def _let_go(self, waiter: Waiter) -> None:
+        """Have one that waits pass at once: its configuration no longer enforces."""
+        if waiter.state == "waiting":
+            self._finish(waiter)
+            self._withdraw(waiter)
+            waiter.state = "sent"
+            self._send(waiter)
 
     def end_all(self, reason: str) -> None:
         """Cancel every request that has not been granted."""

@@ -242,7 +242,8 @@ class Scripts:
         """Look at some of Redis' keys; the next cursor, 0 at the end, and the names that match."""
         command = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCANNED)
         cursor_reply, names = await self._executor.command(command)
-        return int(cursor_reply), [name.decode() for name in names]
+        # Ours are plain ASCII; others' need not even be text.
+        return int(cursor_reply), [name.decode() for name in names if name.isascii()]
 
     async def sync(self, key: Key, seqs: list[int], *, scan: bool) -> Sync:
         """Renew the lease on a key and ask what became of its requests."""
@@ -265,6 +266,10 @@ class Scripts:
     def recount(self, key: Key) -> asyncio.Future[Any]:
         """Add up anew what is held."""
         return self._executor.call(ALL["recount"], key, ("recount",))
+
+    def relevel(self, key: Key, levels: int) -> asyncio.Future[Any]:
+        """Move those who wait in levels that are gone; the key is as it was before."""
+        return self._executor.call(ALL["relevel"], key, (levels,))
 
     async def resign(self, key: Key) -> None:
         """Give up driving a key."""
@@ -289,7 +294,8 @@ class Scripts:
         version, *rest = await self._executor.call(ALL["control"], None, entry)
         if int(version) == known:
             return None
-        fields = {name.decode(): value.decode() for name, value in zip(rest[::2], rest[1::2], strict=True)}
+        texts = [text.decode(errors="surrogateescape") for text in rest]
+        fields = dict(zip(texts[::2], texts[1::2], strict=True))
         pauses = {name[2:]: int(until) for name, until in fields.items() if name.startswith("p:")}
         changes = {name[2:]: text for name, text in fields.items() if name.startswith("c:")}
         return ControlState(int(version), pauses, changes)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ratelimit_async._catalog import Catalog
     from ratelimit_async._connection import Source
     from ratelimit_async._events import Emit
-    from ratelimit_async._keys import Key, KeyNames
+    from ratelimit_async._keys import KeyNames, Reconfigured
     from ratelimit_async._settings import Settings
 
 __all__ = ["Session"]
@@ -144,13 +144,14 @@ class Session:
 
     def on_pauses(self) -> None:
         """Look at the queues: of what is paused no longer, too."""
+        self._names.forget_denials()
         self.processor.look_at_all()
 
     def on_unreadable(self, label: str, error: Exception) -> None:
         """Say so."""
         self._emit(Failed(what=f"configuration of {label}", error=repr(error)))
 
-    def on_configured(self, keys: list[Key]) -> None:
+    def on_configured(self, keys: list[Reconfigured]) -> None:
         """Follow new configurations: of who waits, too."""
         self.requests.on_configured(keys)
         self.processor.look_at_all()
@@ -203,11 +204,16 @@ class Session:
                 failure = self._source.failure(error)
                 self._ready.set_exception(failure)
                 self._ready.exception()
+            except Exception as error:
+                # Whoever enters is told in any case.
+                if not self._ready.done():
+                    self._ready.set_exception(error)
+                    self._ready.exception()
+                raise
             finally:
                 self._open = False
                 self.executor.close()
-                for task in (*others, executor):
-                    task.cancel()
+                await _cancel({*others, executor})
 
     async def _tick(self) -> None:
         """Renew leases and ask for what no message told; also the safety net for pauses and configurations."""
@@ -228,10 +234,16 @@ class Session:
             task.cancel()
         if self.tickets:
             await asyncio.wait(self.tickets, timeout=settings.command_timeout)
-        for task in (*others, *self._changes):
-            task.cancel()
-        await asyncio.wait(others)
+        await _cancel({*others, *self._changes})
         with contextlib.suppress(TimeoutError, RateLimitError):
             async with asyncio.timeout(settings.command_timeout):
                 await self.requests.drain()
                 await self.processor.resign()
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    """End tasks; again where one swallows it: a task group whose child fails meanwhile raises that failure instead."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=0.1)

@@ -31,7 +31,9 @@ elseif op ~= 'read' then
   redis.call('HDEL', key, field)
 end
 if op ~= 'read' then
-  redis.call('HINCRBY', key, 'version', 1)
+  -- By the clock, so that it also rises after Redis has forgotten all.
+  local old = tonumber(redis.call('HGET', key, 'version')) or 0
+  redis.call('HSET', key, 'version', int(math.max(old + 1, now)))
   redis.call('PUBLISH', channels .. 'all', 'c')
 end
 redis.call('PEXPIRE', key, LIFE)
@@ -42,7 +44,8 @@ end
 local reply, fields = { version }, redis.call('HGETALL', key)
 for i = 1, #fields, 2 do
   local name, content = fields[i], fields[i + 1]
-  local over = string.sub(name, 1, 2) == 'p:' and tonumber(content) >= 0 and tonumber(content) <= now
+  local is_pause, ends = string.sub(name, 1, 2) == 'p:', tonumber(content)
+  local over = is_pause and (not ends or ends >= 0 and ends <= now)
   if over then
     redis.call('HDEL', key, name)
   elseif name ~= 'version' then

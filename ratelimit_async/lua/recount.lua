@@ -1,8 +1,8 @@
--- Purpose: adds up anew what is held, after the units that are have changed.
+-- Purpose: after a change of configuration: adds up anew what is held, and keeps what is counted for as long as it counts.
 -- KEYS:    see include/prelude.lua
 -- ARGV:    see include/prelude.lua; an entry has the one field 'recount'
 -- Reply:   1
--- Cost:    O(1), and O(held) for the next script that needs the sums
+-- Cost:    O(log 1000) per limit, and O(held) for the next script that needs the sums
 -- @include prelude
 -- @include limits
 -- @include queue
@@ -10,5 +10,10 @@
 
 return run(1, function(group)
   redis.call('ZREMRANGEBYSCORE', group.held, '-inf', 0)
+  for _, limit in ipairs(limits_of(group)) do
+    if limit.key and limit.used > 0 then
+      redis.call('PEXPIRE', limit.key, int(math.ceil(limit.does.reset_in(limit) / 1000) + 1000))
+    end
+  end
   return 1
 end)

@@ -16,7 +16,8 @@ return run(1, function(group)
       redis.call('DEL', limit.key)
     end
   end
-  group.freed = true
+  -- By whoever remembers, be it that this one does not.
+  group.freed, group.cached = true, true
   return 1
 end, function(group)
   nudge(group)

@@ -12,8 +12,6 @@
 local function remove(group, id, text, priority)
   if text ~= '' and group.queues[priority] and redis.call('LREM', group.queues[priority], 1, text) > 0 then
     return entry_of(text), priority
-  elseif text ~= '' and group.promote == 0 then
-    return nil
   end
   -- Not where it was, if it was lifted meanwhile.
   local entry, found = find(group, id)

@@ -1,6 +1,7 @@
--- fw: at most the amount per window aligned to the epoch (UTC); a string 'index:used'.
+-- fw: at most the amount per window aligned to the epoch (UTC); a string 'period:index:used'. What a window of another
+--     period still counts, it counts in this one.
 -- sc: two of these, the previous one counted by the share of it that a sliding window would still cover;
---     a string 'index:current:previous'.
+--     a string 'period:index:current:previous'.
 
 local fixed = {}
 algorithms.fw = fixed
@@ -10,11 +11,11 @@ local function numbers_of(limit, pattern, what)
   if not state then
     return
   end
-  local index, one, two = string.match(state, pattern)
+  local period, index, one, two = string.match(state, pattern)
   if not index then
     error('WRONGTYPE ' .. limit.key .. ' holds something else than a ' .. what)
   end
-  return tonumber(index), tonumber(one), tonumber(two)
+  return tonumber(period), tonumber(index), tonumber(one), tonumber(two)
 end
 
 -- us from now to the end of the window that counts; a clock that stepped back does not reopen the one before.
@@ -28,8 +29,11 @@ end
 
 function fixed.open(limit)
   limit.index = math.floor(now / limit.period)
-  local index, used = numbers_of(limit, '^(%d+):(-?%d+)$', 'fixed window')
-  if index and index >= limit.index then
+  local period, index, used = numbers_of(limit, '^(%d+):(%d+):(-?%d+)$', 'fixed window')
+  if index and period ~= limit.period then
+    -- What a window of another length still counts is counted in this one.
+    limit.used = (index + 1) * period > now and used or 0
+  elseif index and index >= limit.index then
     limit.index, limit.used = index, used
   end
 end
@@ -61,7 +65,8 @@ function fixed.charge(limit, cost)
 end
 
 function fixed.save(limit)
-  redis.call('SET', limit.key, int(limit.index) .. ':' .. int(limit.used), 'PX', life_of(rest_of(limit)))
+  local state = int(limit.period) .. ':' .. int(limit.index) .. ':' .. int(limit.used)
+  redis.call('SET', limit.key, state, 'PX', life_of(rest_of(limit)))
 end
 
 function fixed.shift(limit, stamp, delta)
@@ -76,7 +81,7 @@ algorithms.sc = counter
 
 -- Rounded up: a share of a request counts as one.
 local function decayed(limit, count, elapsed)
-  return math.ceil(count * (limit.period - elapsed) / limit.period)
+  return math.ceil(count * math.max(limit.period - elapsed, 0) / limit.period)
 end
 
 local function recount(limit)
@@ -86,8 +91,15 @@ end
 
 function counter.open(limit)
   limit.index, limit.current, limit.previous = math.floor(now / limit.period), 0, 0
-  local index, current, previous = numbers_of(limit, '^(%d+):(%d+):(%d+)$', 'sliding counter')
-  if index and index >= limit.index then
+  local period, index, current, previous = numbers_of(limit, '^(%d+):(%d+):(%d+):(%d+)$', 'sliding counter')
+  if index and period ~= limit.period then
+    local ends = (index + 1) * period
+    if ends > now then
+      limit.current = current + math.ceil(previous * (ends - now) / period)
+    elseif ends + period > now then
+      limit.current = math.ceil(current * (ends + period - now) / period)
+    end
+  elseif index and index >= limit.index then
     limit.index, limit.current, limit.previous = index, current, previous
   elseif index == limit.index - 1 then
     limit.previous = current
@@ -134,7 +146,7 @@ function counter.charge(limit, cost)
 end
 
 function counter.save(limit)
-  local state = int(limit.index) .. ':' .. int(limit.current) .. ':' .. int(limit.previous)
+  local state = int(limit.period) .. ':' .. int(limit.index) .. ':' .. int(limit.current) .. ':' .. int(limit.previous)
   redis.call('SET', limit.key, state, 'PX', life_of(rest_of(limit) + limit.period))
 end
 
