@@ -12,12 +12,15 @@ from ratelimit_async._events import Allowed, Denied
 from ratelimit_async._scripts import allow_in_shadow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from ratelimit_async._config import RateLimitConfig
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
     from ratelimit_async._scripts import Scripts
     from ratelimit_async._values import Decision
+
+    Ask = Callable[[Key, Mapping[str, int]], Awaitable[Decision]]
 
 __all__ = ["Checks"]
 
@@ -38,9 +41,7 @@ class Checks:
             raise ConfigurationError(
                 "name", key.name, "has a concurrent limit, which a hit cannot give back: use acquire"
             )
-        decision = await (self._decide(key, costs, take=True) if config.denial_cache else self._scripts.hit(key, costs))
-        if not config.enforce:
-            decision = allow_in_shadow(decision)
+        decision = _as_enforced(config, await self._decide(self._scripts.hit, key, costs))
         if decision.allowed and not decision.shadow:
             self._emit(Allowed(name=key.name, by=key.by))
         else:
@@ -50,22 +51,28 @@ class Checks:
 
     async def check(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Answer what `hit` would."""
-        decision = await self._decide(key, costs, take=False)
-        return decision if key.config.enforce else allow_in_shadow(decision)
+        return _as_enforced(key.config, await self._decide(self._scripts.check, key, costs))
 
-    async def _decide(self, key: Key, costs: Mapping[str, int], *, take: bool) -> Decision:
-        if not (key.config.denial_cache and self._hears()):
-            decision = await (self._scripts.hit if take else self._scripts.check)(key, costs)
-        elif (known := _known(key, costs)) is not None:
-            decision = known
-        else:
-            # By the time of sending: what is known locally never denies for longer than Redis would.
-            sent, epoch = asyncio.get_running_loop().time(), key.epoch
-            decision = await (self._scripts.hit if take else self._scripts.check)(key, costs)
-            # One that running calls or others' turns may change without a word is not kept.
-            if decision.reason == "limit" and decision.retry_after and not key.config.holds and epoch == key.epoch:
-                key.denial = (sent + decision.retry_after, costs, decision)
+    def _decide(self, ask: Ask, key: Key, costs: Mapping[str, int]) -> Awaitable[Decision]:
+        # No coroutine around the script's where nothing is remembered: nearly every check.
+        remembers = key.config.denial_cache and self._hears()
+        return self._remember(ask, key, costs) if remembers else ask(key, costs)
+
+    async def _remember(self, ask: Ask, key: Key, costs: Mapping[str, int]) -> Decision:
+        known = _known(key, costs)
+        if known is not None:
+            return known
+        # By the time of sending: what is known locally never denies for longer than Redis would.
+        sent, epoch = asyncio.get_running_loop().time(), key.epoch
+        decision = await ask(key, costs)
+        # One that running calls or others' turns may change without a word is not kept.
+        if decision.reason == "limit" and decision.retry_after and not key.config.holds and epoch == key.epoch:
+            key.denial = (sent + decision.retry_after, costs, decision)
         return decision
+
+
+def _as_enforced(config: RateLimitConfig, decision: Decision) -> Decision:
+    return decision if config.enforce else allow_in_shadow(decision)
 
 
 def _known(key: Key, costs: Mapping[str, int]) -> Decision | None:

@@ -248,7 +248,7 @@ class Ticket(Generic[T]):
     Attributes:
         id: The request's id; `limiter.cancel(id)` takes it from any process.
         position: Its place in the queue when it was submitted, 1 for the first; 0 if it did not have to wait.
-        estimated_wait: Seconds until its turn as it looked then, if those before it cost as much as it does.
+        estimated_wait: Seconds until its turn as it looked then, by the costs of those before it and all limits.
     """
 
     __slots__ = ("_requests", "_task", "_waiter", "estimated_wait", "id", "position")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ratelimit_async._limits import Limit
     from ratelimit_async._values import Decision
 
-__all__ = ["Denial", "Key", "KeyNames", "Reconfigured", "encode_costs", "parse_request_id"]
+__all__ = ["Denial", "Key", "KeyNames", "Reconfigured", "encode_costs", "parse_label", "parse_request_id"]
 
 _KINDS = {
     "sliding_window": "sw",
@@ -186,9 +186,8 @@ class KeyNames:
         label, end, _ = redis_key.removeprefix(start).partition("}:")
         if not redis_key.startswith(start) or not end:
             return None
-        name, _, by = label.partition(":")
         try:
-            return _plain(name), _plain(by) or None
+            return parse_label(label)
         except UnicodeDecodeError:
             return None
 
@@ -208,18 +207,18 @@ class KeyNames:
 
 
 def parse_label(label: str) -> tuple[str, str | None]:
-    """Read name and subject back from what `KeyNames.change_field` spelt."""
+    """Read name and subject back; raises UnicodeDecodeError where they are none of ours."""
     name, _, by = label.partition(":")
     return _plain(name), _plain(by) or None
 
 
 def parse_request_id(request_id: str) -> tuple[str, str | None, str] | None:
     """Read name, subject and the queue's own id from a request's public id."""
-    parts = request_id.split(":")
-    if len(parts) != 3 or not parts[0] or "." not in parts[2] or " " in parts[2]:
+    label, _, own = request_id.rpartition(":")
+    if label.count(":") != 1 or label.startswith(":") or "." not in own or " " in own:
         return None
     try:
-        return _plain(parts[0]), _plain(parts[1]) or None, parts[2]
+        return *parse_label(label), own
     except UnicodeDecodeError:
         return None
 

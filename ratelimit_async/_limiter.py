@@ -29,6 +29,7 @@ __all__ = ["RateLimiter"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 _DEFAULTS = RequestOptions()
+_CALLS_ONLY = RequestArguments.__optional_keys__ - AcquireArguments.__optional_keys__
 
 
 class RateLimiter(Administration):
@@ -161,9 +162,8 @@ class RateLimiter(Administration):
         """
 
         async def start() -> Grant:
-            calls_only = RequestArguments.__optional_keys__ - AcquireArguments.__optional_keys__
             for field, value in how.items():
-                if field in calls_only:
+                if field in _CALLS_ONLY:
                     raise ConfigurationError(field, value, "is for request and submit, which make the call")
             session, waiter, _ = self._open(name, options, how)
             charged = await session.requests.wait(waiter)

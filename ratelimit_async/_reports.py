@@ -122,8 +122,7 @@ async def keys_of(session: Session, names: KeyNames, prefix: str, *, whole: bool
         cursor, found = await session.scripts.scan(max(cursor, 0), pattern)
         for redis_key in found:
             pair = names.parse(redis_key)
-            # A pattern of a name's first characters ends within what an escape stands for now and then.
-            if pair is not None and pair not in seen and pair[0].startswith(prefix):
+            if pair is not None and pair not in seen:
                 seen.add(pair)
                 yield KeyInfo(name=pair[0], by=pair[1])
 

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from ratelimit_async._config import check_cost
 from ratelimit_async._errors import (
@@ -30,7 +29,7 @@ from ratelimit_async._events import (
     Rejected,
 )
 from ratelimit_async._keys import encode_costs
-from ratelimit_async._waiter import Waiter
+from ratelimit_async._waiter import MOST_IDS, Holds, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -38,14 +37,10 @@ if TYPE_CHECKING:
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key, Reconfigured
     from ratelimit_async._scripts import Admission, Charged, Scripts
-    from ratelimit_async._waiter import Holding
 
     ReadAdmission = Callable[[Key, list[Any]], Admission]
 
 __all__ = ["Requests"]
-
-# A script call unpacks its ids on Lua's stack; far below its end.
-_MOST_IDS = 500
 
 
 class Requests:
@@ -55,8 +50,7 @@ class Requests:
         """Start with none."""
         self.scripts = scripts
         self.emit = emit
-        # Grants that count while their calls run; one that nobody holds any more is not renewed.
-        self.holds: WeakSet[Holding] = WeakSet()
+        self.holds = Holds(scripts)
         self._client = client
         self._seqs = itertools.count(1)
         self._waiters: dict[int, Waiter] = {}
@@ -189,15 +183,6 @@ class Requests:
             sent = self.scripts.claim(key, [waiter.seq for waiter in waiters])
             sent.add_done_callback(partial(self._on_claim, waiters))
 
-    async def renew(self) -> None:
-        """Renew the leases of what runs."""
-        by_key: dict[Key, list[tuple[int, str]]] = {}
-        for grant in self.holds:
-            key, seq, costs = grant.holding
-            by_key.setdefault(key, []).append((seq, costs))
-        jobs = [(key, held[i : i + _MOST_IDS]) for key, held in by_key.items() for i in range(0, len(held), _MOST_IDS)]
-        await asyncio.gather(*(self.scripts.hold(key, held) for key, held in jobs))
-
     async def sync(self, *, scan: bool) -> None:
         """Renew the leases and ask for the state of everything that waits.
 
@@ -207,7 +192,7 @@ class Requests:
         jobs: list[tuple[Key, list[int]]] = []
         for key, waiters in self._waiting.items():
             seqs = list(waiters)
-            jobs += [(key, seqs[i : i + _MOST_IDS]) for i in range(0, len(seqs), _MOST_IDS)]
+            jobs += [(key, seqs[i : i + MOST_IDS]) for i in range(0, len(seqs), MOST_IDS)]
         await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))
 
     async def _sync_key(self, key: Key, seqs: list[int], *, scan: bool) -> None:

@@ -221,7 +221,7 @@ class Session:
             await asyncio.sleep(self._settings.lease / 3 * random.uniform(0.8, 1.0))
             await self._read_control()
             with contextlib.suppress(RateLimitError):
-                await asyncio.gather(self.requests.sync(scan=False), self.requests.renew())
+                await asyncio.gather(self.requests.sync(scan=False), self.requests.holds.renew())
 
     async def _end(self, others: list[asyncio.Task[None]]) -> None:
         """Withdraw what waits, let finish what runs, give back what nobody took, hand over the keys."""

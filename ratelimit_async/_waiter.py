@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 from ratelimit_async._keys import encode_costs
 
@@ -11,9 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ratelimit_async._keys import Key
-    from ratelimit_async._scripts import Charged
+    from ratelimit_async._scripts import Charged, Scripts
 
-__all__ = ["Holding", "Waiter"]
+__all__ = ["MOST_IDS", "Holds", "Waiter"]
+
+# A script call unpacks its ids on Lua's stack; far below its end.
+MOST_IDS = 500
 
 
 class Holding(Protocol):
@@ -23,6 +27,32 @@ class Holding(Protocol):
     def holding(self) -> tuple[Key, int, str]:
         """Its key, its number and its costs."""
         ...
+
+
+class Holds:
+    """Grants that count while their calls run; one that nobody holds any more is not renewed."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        """Start with none."""
+        self._scripts = scripts
+        self._grants: WeakSet[Holding] = WeakSet()
+
+    def add(self, grant: Holding) -> None:
+        """Renew it from now on."""
+        self._grants.add(grant)
+
+    def discard(self, grant: Holding) -> None:
+        """Renew it no longer."""
+        self._grants.discard(grant)
+
+    async def renew(self) -> None:
+        """Renew the leases of all."""
+        by_key: dict[Key, list[tuple[int, str]]] = {}
+        for grant in self._grants:
+            key, seq, costs = grant.holding
+            by_key.setdefault(key, []).append((seq, costs))
+        jobs = [(key, held[i : i + MOST_IDS]) for key, held in by_key.items() for i in range(0, len(held), MOST_IDS)]
+        await asyncio.gather(*(self._scripts.hold(key, held) for key, held in jobs))
 
 
 class Waiter:

@@ -25,7 +25,7 @@ return run(1, function(group, a)
       redis.call('SET', group.pause, int(now + us), 'PX', int(math.ceil(us / 1000) + 1000))
     end
   end
-  group.quiet = nil
+  group.quiet, group.own_pause = nil, nil
   group.freed = true
   return 1
 end, function(group)

@@ -10,13 +10,14 @@ algorithms.cc = {
   wait = function(limit, demand)
     return wait_within(limit, demand)
   end,
-  free_in = function()
-    return 0
-  end,
   reset_in = function()
     return 0
   end,
 }
+
+local function cost_held(limit, member)
+  return cost_of(limit, costs_of(string.match(member, ' (%S+)$')))
+end
 
 function held_of(limit)
   if not limit.holds then
@@ -31,7 +32,7 @@ function held_of(limit)
     if not known then
       -- A unit that is held since the configuration changed, or nothing at all.
       for _, member in ipairs(redis.call('ZRANGEBYSCORE', group.held, 1, '+inf')) do
-        sum = sum + cost_of(limit, costs_of(string.match(member, ' (%S+)$')))
+        sum = sum + cost_held(limit, member)
       end
     end
     group.sums[limit.unit] = sum
@@ -132,7 +133,7 @@ end
 local function lapses_in(limit, units)
   local leases = redis.call('ZRANGEBYSCORE', limit.group.held, 1, '+inf', 'WITHSCORES', 'LIMIT', 0, BATCH)
   for i = 1, #leases, 2 do
-    units = units - cost_of(limit, costs_of(string.match(leases[i], ' (%S+)$')))
+    units = units - cost_held(limit, leases[i])
     if units <= 0 then
       return math.max(tonumber(leases[i + 1]) - now, 0)
     end
@@ -143,18 +144,15 @@ end
 
 -- us until the last lease ends of those that count for a limit.
 local function last_lapse(limit)
-  local function counts(member)
-    return cost_of(limit, costs_of(string.match(member, ' (%S+)$'))) > 0
-  end
   local holding = limit.group.holding or {}
   for i = 2, #holding, 2 do
-    if counts(holding[i]) then
+    if cost_held(limit, holding[i]) > 0 then
       return client_lease
     end
   end
   local leases = redis.call('ZREVRANGEBYSCORE', limit.group.held, '+inf', 1, 'WITHSCORES', 'LIMIT', 0, BATCH)
   for i = 1, #leases, 2 do
-    if counts(leases[i]) then
+    if cost_held(limit, leases[i]) > 0 then
       return tonumber(leases[i + 1]) - now
     end
   end

@@ -47,7 +47,8 @@ end
 local function paused_until(group)
   local pause = group.paused > now and group.paused or group.paused < 0 and -1 or 0
   if pause >= 0 and not is_quiet(group) then
-    local own = tonumber(redis.call('GET', group.pause) or 0)
+    group.own_pause = group.own_pause or tonumber(redis.call('GET', group.pause) or 0)
+    local own = group.own_pause
     pause = own < 0 and -1 or math.max(pause, own > now and own or 0)
   end
   return pause
