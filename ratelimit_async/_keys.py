@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from ratelimit_async._limits import Limit
     from ratelimit_async._values import Decision
 
-__all__ = ["Denial", "Key", "KeyNames", "Reconfigured", "encode_costs", "parse_label", "parse_request_id"]
+__all__ = [
+    "Denial",
+    "Key",
+    "KeyNames",
+    "Reconfigured",
+    "encode_costs",
+    "escape_word",
+    "parse_label",
+    "parse_request_id",
+    "plain_word",
+    "task_id",
+]
 
 _KINDS = {
     "sliding_window": "sw",
@@ -44,6 +55,7 @@ class Key:
         "config",
         "denial",
         "driver",
+        "durable",
         "epoch",
         "field",
         "label",
@@ -65,6 +77,8 @@ class Key:
         self.epoch = 0
         self._base = f"{{{_escape(prefix)}:{self.label}}}:"
         self.driver = f"{self._base}d".encode()
+        # What the scripts that know of tasks get besides.
+        self.durable = tuple(f"{self._base}{part}".encode() for part in "tkxyuze")
         self.configure(config)
 
     def configure(self, config: RateLimitConfig) -> None:
@@ -139,6 +153,7 @@ class KeyNames:
         self._alive: WeakValueDictionary[tuple[str, str | None], Key] = WeakValueDictionary()
         self.channels = f"{_escape(prefix)}:reply:"
         self.control = f"{{{_escape(prefix)}}}:control"
+        self.index = f"{{{_escape(prefix)}}}:tasks"
 
     def key(self, name: str, by: str | None) -> Key:
         """Give the key of a name and subject."""
@@ -212,8 +227,23 @@ def parse_label(label: str) -> tuple[str, str | None]:
     return _plain(name), _plain(by) or None
 
 
+def task_id(label: str, own: str) -> str:
+    """Spell the public id of a durable task."""
+    return f"{label}:*.{own}"
+
+
+def escape_word(text: str) -> str:
+    """Write any text as one word of plain ASCII, as the scripts keep it."""
+    return _escape(text)
+
+
+def plain_word(word: str) -> str:
+    """Read it back."""
+    return _plain(word)
+
+
 def parse_request_id(request_id: str) -> tuple[str, str | None, str] | None:
-    """Read name, subject and the queue's own id from a request's public id."""
+    """Read name, subject and the queue's own id from a request's public id; that of a task begins with '*.'."""
     label, _, own = request_id.rpartition(":")
     if label.count(":") != 1 or label.startswith(":") or "." not in own or " " in own:
         return None

@@ -47,14 +47,15 @@ def _sources() -> dict[str, str]:
 
 
 # The grant script does the most per entry, and a batch of them the most of all.
-_MOST = {"grant": 8, "claim": 8, "hold": 4, "sync": 4, "waiting": 1}
+_MOST = {"grant": 8, "claim": 8, "hold": 4, "sync": 4, "waiting": 1, "task": 8}
 ALL = {
     name: Script(
         name,
         source,
-        grouped=name != "control",
+        grouped=name not in ("control", "index"),
         most=_MOST.get(name, MOST_ENTRIES),
-        tells_again=name in ("admit", "adjust"),
+        tells_again=name in ("admit", "adjust", "task"),
+        durable=name in ("grant", "task"),
     )
     for name, source in sorted(_sources().items())
 }
@@ -109,12 +110,20 @@ class Scripts:
     """The scripts, called through the executor."""
 
     def __init__(
-        self, executor: Executor, channels: str, client: str, client_lease: float, driver_lease: float
+        self,
+        executor: Executor,
+        channels: str,
+        client: str,
+        client_lease: float,
+        driver_lease: float,
+        grace: float,
     ) -> None:
-        """Tell every call who calls; leases in seconds, a driver lease of 0 for a client that drives nothing."""
+        """Tell every call who calls; times in seconds, a driver lease of 0 for a client that drives nothing."""
         self._executor = executor
         self._channels = channels
         self._client = client
+        # us after which a task that no worker has is given up.
+        self.grace = int(grace * 1e6)
         executor.head = (client, int(client_lease * 1e6), int(driver_lease * 1e6), channels)
 
     async def hit(self, key: Key, costs: Mapping[str, int]) -> Decision:
@@ -189,7 +198,7 @@ class Scripts:
 
     async def grant(self, key: Key, batch_size: int) -> int | None:
         """Grant who may pass; how many, or None where another client drives this key."""
-        reply = await self._executor.call(ALL["grant"], key, (batch_size, key.slack))
+        reply = await self._executor.call(ALL["grant"], key, (batch_size, key.slack, self.grace))
         return reply[1] if reply[0] == b"P" else None
 
     def claim(self, key: Key, seqs: Iterable[int]) -> asyncio.Future[Any]:
@@ -219,6 +228,11 @@ class Scripts:
         entry = (f"{self._client}.{seq}", stamp, finished, costs, true, int(ends))
         # Only what is held shows whether an earlier sending arrived.
         return self._executor.call(ALL["adjust"], key, entry, replayable=key.config.holds and not finished)
+
+    def adjust_task(self, key: Key, own: str, stamp: int, costs: str, true: str) -> asyncio.Future[Any]:
+        """Settle the grant of a durable task to its true costs and end it."""
+        entry = (f"*.{own}", stamp, 0, costs, true, 1)
+        return self._executor.call(ALL["adjust"], key, entry, replayable=key.config.holds)
 
     async def hold(self, key: Key, held: Iterable[tuple[int, str]]) -> None:
         """Renew the leases of what runs: its numbers and costs."""

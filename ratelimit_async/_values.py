@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -10,6 +10,7 @@ from ratelimit_async._errors import RateLimitExceeded
 from ratelimit_async._limits import Limit
 
 __all__ = [
+    "DeadLetter",
     "Decision",
     "Health",
     "KeyInfo",
@@ -120,6 +121,20 @@ class WaitingRequest(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     age: float
     priority: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A durable task that failed for good: its error as text, and when it died, in seconds since the epoch.
+
+    `arguments` are the positional ones and the keywords as plain data; None where they cannot be read.
+    """
+
+    id: str
+    task: str
+    error: str
+    attempts: int
+    died_at: float
+    arguments: tuple[list[Any], dict[str, Any]] | None
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@
 -- @include prelude
 -- @include limits
 -- @include queue
+-- @include room
 -- @include run
 
 local function answer(group, text, charges, id)
@@ -36,29 +37,6 @@ local function answer(group, text, charges, id)
   end
   local index, remaining, reset = state_of(group, binds)
   return { allowed, reason, index, remaining, retry, reset, stamp }
-end
-
-local function drop_from(group, priority, command)
-  local text = depths_of(group)[priority] > 0 and redis.call(command, group.queues[priority])
-  if text then
-    local entry = entry_of(text)
-    count(group, priority, entry, -1)
-    drop(group, entry, 'overflow')
-  end
-  return text
-end
-
-local function has_room(group, priority)
-  if group.depth < group.max_size then
-    return true
-  end
-  local oldest, lowest = group.overflow == 'drop_oldest', group.overflow == 'drop_lowest'
-  for p = group.priorities, priority, -1 do
-    if oldest and drop_from(group, p, 'LPOP') or lowest and p > priority and drop_from(group, p, 'RPOP') then
-      return true
-    end
-  end
-  return false
 end
 
 local function join(group, priority, entry)

@@ -7,7 +7,7 @@
 --   paused (until when, us; -1 without end; 0 not), cached (1: processes keep denials of this key), number of limits,
 --   (kind, unit, amount, period in us, drain) per limit, number of entries, the entries' fields
 --   KEYS per group: driver, clients, records, leases, held, pause, work, one queue per priority, one state per limit
---   but concurrent ones
+--   but concurrent ones; for scripts that include tasks also: tasks, workers, started, delayed, parked, dead, ended
 -- kind: sw, fw, sc, tb or cc (see the algorithms' files), with '+' where a charge counts from the call's end.
 -- A group's reply is {next, reply of each entry...}; next: us until this client, as the driver of the key,
 -- should look at its queue, or -1. A group that fails replies with the error's text and hurts no other.
@@ -20,8 +20,13 @@ local driver_lease = tonumber(ARGV[3])
 local channel = ARGV[4]
 -- Longest life of what waits, ms, once nobody renews it.
 local QUEUE_TTL = 60000
+-- The same for durable tasks, and longest life of a dead letter.
+local TASK_TTL = 30 * 24 * 3600 * 1000
 -- What one script looks through of anything that may be long.
 local BATCH = 100
+
+-- For the scripts that know of durable tasks: reads a group's further keys from KEYS[k] on.
+local open_tasks
 
 local function int(number)
   return string.format('%.0f', number)
@@ -102,6 +107,9 @@ local function open_group(a, k)
   end
   for _, limit in ipairs(group.limits) do
     limit.usual = group.usual[limit.unit] or 0
+  end
+  if open_tasks then
+    k = open_tasks(group, k)
   end
   return group, a, k
 end
