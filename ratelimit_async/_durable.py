@@ -87,6 +87,16 @@ class Durable(Administration):
 
         return register
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the registered tasks."""
+        return self._registry.names
+
+    @property
+    def runs_tasks(self) -> bool:
+        """Whether this process runs tasks while the limiter is entered."""
+        return self._settings.processor and bool(self._registry)
+
     async def result(self, request_id: str) -> Any:
         """Wait for the end of a durable task that any process submitted, and give its result.
 

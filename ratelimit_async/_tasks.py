@@ -190,6 +190,11 @@ class Registry:
         return bool(self._tasks)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self._tasks)
+
+    @property
     def words(self) -> str:
         """Their names as the scripts get them."""
         return " ".join(task.word for task in self._tasks.values())

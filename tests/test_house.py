@@ -22,7 +22,7 @@ FLOORS = [
     {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_task_tickets"},
     {"_processor", "_worker"},
     {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_durable", "_limiter"},
-    {"_cli", "_demo", "_demo_view", "__main__"},
+    {"_cli", "_demo", "_demo_view", "_work", "__main__"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 MODULES = sorted(path.stem for path in PACKAGE.rglob("*.py") if path.stem != "__init__")
