@@ -68,7 +68,9 @@ class Session:
         self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval)
         self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.task_grace)
         self.task_tickets = TaskTickets(self.task_scripts, emit, self._spawn)
-        self.worker = Worker(self.scripts, self.task_scripts, names, registry, settings.task_slots, self.running, emit)
+        self.worker = Worker(
+            self.scripts, self.task_scripts, names, registry, settings.task_slots, settings.lease, self.running, emit
+        )
         self.listener = Listener(source, names.channels, self.client, self, emit)
         self.executor.on_next = self.processor.schedule
         self._replicating: Executor | None = None

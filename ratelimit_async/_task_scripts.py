@@ -111,7 +111,7 @@ class TaskScripts:
 
     async def begin(self, key: Key, own: str, room: int) -> Begun | None:
         """Begin an attempt at a task that was granted; None where it is not to be run."""
-        reply = await self._call(key, "begin", own, max(room, 0))
+        reply = await self._call(key, "begin", own, room)
         if not reply:
             return None
         attempt, most, stamp, costs, task, payload, _ = reply
@@ -135,7 +135,7 @@ class TaskScripts:
         result: bytes = b"",
     ) -> str:
         """Say how an attempt ended: S, F, K or B as in task.lua; what the task is now, '' where it is another's."""
-        rest = f"{max(room, 0)} {escape_word(error)}"
+        rest = f"{room} {escape_word(error)}"
         reply = await self._call(key, "finish", begun.own, begun.token, outcome, int(wait * 1e6), rest, result)
         return str(reply.decode())
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import random
+from collections import Counter, deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._config import decode_cost
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
-# Seconds: between attempts at most; between looks for keys that no message told of; until a key without tasks is left,
-# and taken out of the index.
-_LONGEST_BACKOFF, _LOOK, _IDLE, _FORGOTTEN = 3600.0, 30.0, 60.0, 600.0
+# Seconds: between attempts at most; between looks for keys that no message told of; until a key without tasks is left;
+# since its last submission until the index forgets it, which must exceed the time for which submitters trust the index.
+_LONGEST_BACKOFF, _LOOK, _IDLE, _FORGOTTEN = 3600.0, 300.0, 10.0, 120.0
 # The same between attempts to tell Redis how a task ended.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
@@ -56,6 +58,7 @@ class Worker:
         names: KeyNames,
         registry: Registry,
         slots: int,
+        lease: float,
         running: Running,
         emit: Emit,
     ) -> None:
@@ -65,6 +68,7 @@ class Worker:
         self._names = names
         self._registry = registry
         self._slots = slots
+        self._lease = lease
         self._running = running
         self._emit = emit
         self._open = False
@@ -72,16 +76,25 @@ class Worker:
         self._looked = 0.0
         # When each key last had a task that had not ended.
         self._keys: dict[Key, float] = {}
-        # Keys whose drivers were told that there is no room.
-        self._told_full: set[Key] = set()
+        # Grants for which there is no room yet, and since when.
+        self._backlog: deque[tuple[Key, str, float]] = deque()
+        # How many each key has here, of either.
+        self._load: Counter[Key] = Counter()
+        # Keys that were told that there is no room.
+        self._told_full: dict[Key, None] = {}
+        self._inviting = False
         self._attempts: dict[tuple[bytes, str], _Attempt] = {}
         self._jobs: set[asyncio.Task[Any]] = set()
         self._taken = 0
 
-    @property
-    def room(self) -> int:
-        """How many tasks more it can run."""
-        return self._slots - self._taken if self._open else 0
+    def _room_for(self, key: Key) -> int:
+        """Say how many tasks more of a key this process may be granted: its share of what is free."""
+        free = self._slots - self._taken - len(self._backlog) if self._open else 0
+        if free <= 0:
+            self._told_full[key] = None
+            return 0
+        self._told_full.pop(key, None)
+        return max(free // (len(self._load) + (key not in self._load)), 1)
 
     def open(self) -> None:
         """Begin to take tasks."""
@@ -95,14 +108,40 @@ class Worker:
 
     def on_granted(self, key: Key, owns: Iterable[str]) -> None:
         """Begin tasks that were granted to this process."""
-        for own in owns:
-            if self.room > 0:
-                self._taken += 1
-                runner = self._spawn(self._begin(key, own))
-                runner.add_done_callback(self._on_free)
-            elif self._open:
-                self._told_full.add(key)
-                self._spawn(self._decline(key, own))
+        now = asyncio.get_running_loop().time()
+        if self._open:
+            for own in owns:
+                self._backlog.append((key, own, now))
+                self._load[key] += 1
+            self._take()
+
+    def _take(self) -> None:
+        """Begin what there is room for."""
+        while self._backlog and self._taken < self._slots:
+            key, own, _ = self._backlog.popleft()
+            self._taken += 1
+            self._spawn(self._begin(key, own)).add_done_callback(partial(self._on_free, key))
+
+    def _on_free(self, key: Key, _: asyncio.Task[Any]) -> None:
+        self._taken -= 1
+        self._unload(key)
+        self._take()
+        if self._told_full and not self._inviting and self._taken < self._slots:
+            self._inviting = True
+            self._spawn(self._invite())
+
+    def _unload(self, key: Key) -> None:
+        self._load[key] -= 1
+        if not self._load[key]:
+            del self._load[key]
+
+    async def _invite(self) -> None:
+        """Tell keys that were told otherwise that there is room, as long as there is."""
+        try:
+            while self._open and self._told_full and self._taken + len(self._backlog) < self._slots:
+                await self._work(next(iter(self._told_full)))
+        finally:
+            self._inviting = False
 
     def on_stop(self, key: Key, own: str) -> None:
         """Stop a task that is not to be run any more."""
@@ -126,6 +165,7 @@ class Worker:
             self._looked = now
             await self._look()
         doubtful, self._doubtful = self._doubtful, False
+        await self._decline_old()
         await asyncio.gather(*(self._work(key, doubtful=doubtful) for key in list(self._keys)))
 
     async def stop(self) -> None:
@@ -164,12 +204,7 @@ class Worker:
                 self._keys.setdefault(self._names.key(*parse_label(label)), now)
 
     async def _work(self, key: Key, *, doubtful: bool = False) -> None:
-        room = self.room
-        if room > 0:
-            self._told_full.discard(key)
-        else:
-            self._told_full.add(key)
-        found = await self._tasks.work(key, room, self._registry.words, self._held(key))
+        found = await self._tasks.work(key, self._room_for(key), self._registry.words, self._held(key))
         now = asyncio.get_running_loop().time()
         for own in found.lost:
             self.on_stop(key, own)
@@ -182,20 +217,20 @@ class Worker:
             await self._tasks.work(key, -1, "", ())
             await self._tasks.remove_from_index(key, _FORGOTTEN)
 
-    async def _decline(self, key: Key, own: str) -> None:
-        await self._tasks.decline(key, own)
-
-    def _on_free(self, _: asyncio.Task[Any]) -> None:
-        self._taken -= 1
-        if self.room > 0 and self._told_full:
-            for key in list(self._told_full):
-                self._spawn(self._work(key))
+    async def _decline_old(self) -> None:
+        """Give to others what has waited here for a good part of its lease."""
+        oldest = asyncio.get_running_loop().time() - self._lease / 3
+        while self._backlog and self._backlog[0][2] < oldest:
+            key, own, _ = self._backlog.popleft()
+            self._unload(key)
+            self._told_full[key] = None
+            await self._tasks.decline(key, own)
 
     async def _begin(self, key: Key, own: str) -> None:
         place = key.driver, own
         if place in self._attempts:
             return
-        begun = await self._tasks.begin(key, own, self.room)
+        begun = await self._tasks.begin(key, own, self._room_for(key))
         if begun is None:
             return
         runner = asyncio.current_task()
@@ -277,8 +312,9 @@ class Worker:
         pause = _SHORTEST_PAUSE
         while True:
             try:
+                room = self._room_for(attempt.key)
                 return await self._tasks.finish(
-                    attempt.key, attempt.begun, outcome, self.room + 1, wait=wait, error=error, result=result
+                    attempt.key, attempt.begun, outcome, room, wait=wait, error=error, result=result
                 )
             except RedisUnavailable:
                 if attempt.lost or not self._open:
