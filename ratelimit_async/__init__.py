@@ -35,6 +35,7 @@ from ratelimit_async._values import (
     ProcessorStatus,
     QueueStatus,
     Status,
+    TaskStatus,
     WaitingRequest,
 )
 
@@ -70,6 +71,7 @@ __all__ = [
     "Status",
     "Task",
     "TaskFailed",
+    "TaskStatus",
     "Ticket",
     "UnknownRequest",
     "Upstream",

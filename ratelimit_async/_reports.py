@@ -19,6 +19,7 @@ from ratelimit_async._values import (
     ProcessorStatus,
     QueueStatus,
     Status,
+    TaskStatus,
     WaitingRequest,
 )
 
@@ -66,6 +67,7 @@ async def status_of(session: Session, key: Key) -> Status:
             runs=processor.runs,
             grants=processor.grants,
         ),
+        tasks=TaskStatus(**dict(zip(TaskStatus.__struct_fields__, reply.tasks, strict=True))),
     )
 
 
@@ -102,6 +104,12 @@ async def total_of(session: Session, names: KeyNames, key: Key) -> Status:
             last_run=own.processor.last_run,
             runs=own.processor.runs,
             grants=own.processor.grants,
+        ),
+        tasks=TaskStatus(
+            **{
+                field: (max if field == "workers" else sum)(getattr(status.tasks, field) for status in each)
+                for field in TaskStatus.__struct_fields__
+            }
         ),
     )
 

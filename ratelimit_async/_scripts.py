@@ -55,7 +55,7 @@ ALL = {
         grouped=name not in ("control", "index"),
         most=_MOST.get(name, MOST_ENTRIES),
         tells_again=name in ("admit", "adjust", "task"),
-        durable=name in ("grant", "task"),
+        durable=name in ("grant", "status", "task"),
     )
     for name, source in sorted(_sources().items())
 }
@@ -96,6 +96,7 @@ class StatusReply(msgspec.Struct, frozen=True):
     driven: bool
     paused: bool
     resumes_in: float | None
+    tasks: list[int]
 
 
 class ControlState(msgspec.Struct, frozen=True):
@@ -268,10 +269,12 @@ class Scripts:
     async def status(self, key: Key, priority: int, costs: Mapping[str, int]) -> StatusReply:
         """Look at limits and queue."""
         entry = (priority, _text(key, costs))
-        limits, depths, oldest, estimate, driven, pause = await self._executor.call(ALL["status"], key, entry)
+        reply = await self._executor.call(ALL["status"], key, entry)
+        limits, depths, oldest, estimate, driven, pause, tasks = reply
         used = [(int(count), reset / 1e6) for count, reset in limits]
         resumes = pause / 1e6 if pause > 0 else None
-        return StatusReply(used, depths, oldest / 1e6, estimate / 1e6, bool(driven), pause != 0, resumes)
+        counts = tasks or [0] * 5
+        return StatusReply(used, depths, oldest / 1e6, estimate / 1e6, bool(driven), pause != 0, resumes, counts)
 
     async def reset(self, key: Key) -> None:
         """Forget what is counted."""

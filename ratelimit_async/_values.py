@@ -19,6 +19,7 @@ __all__ = [
     "QueueStatus",
     "Reason",
     "Status",
+    "TaskStatus",
     "WaitingRequest",
 ]
 
@@ -91,6 +92,20 @@ class ProcessorStatus(msgspec.Struct, frozen=True, kw_only=True):
     grants: int
 
 
+class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A key's durable tasks now, beside those in its queue.
+
+    `running`; `delayed`: to be tried again; `parked`: no worker has them; `dead`: among the dead letters; `workers`:
+    processes that run tasks of this key.
+    """
+
+    running: int
+    delayed: int
+    parked: int
+    dead: int
+    workers: int
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """A key's limits, queue and processor now, or those of all `keys` of a name together.
 
@@ -105,6 +120,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[LimitStatus, ...]
     queue: QueueStatus
     processor: ProcessorStatus
+    tasks: TaskStatus
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):

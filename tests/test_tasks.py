@@ -501,6 +501,34 @@ async def _forgotten(limiter: RateLimiter, request_id: str) -> bool:
     return False
 
 
+async def test_status_counts_tasks(url: str) -> None:
+    release = asyncio.Event()
+    async with limiter_of(url, []) as limiter, limiter_of(url, []) as other:
+
+        @limiter.task("hold")
+        async def hold() -> None:
+            await release.wait()
+
+        @limiter.task("later")
+        async def later() -> None:
+            raise Retry(3600)
+
+        limiter._registry._tasks["fail"].max_attempts = 1
+        tickets = [await limiter.submit("a", task) for task in (hold, hold, later)]
+        tickets.append(await limiter.submit("a", task_of(limiter, "fail"), "x"))
+        await eventually(lambda: _counts(other, (2, 1, 0, 1)))
+        assert (await other.status("a")).tasks.workers == 2
+        assert (await other.status("a", total=True)).tasks.running == 2
+        tickets[2].cancel()
+        release.set()
+        await eventually(lambda: _counts(other, (0, 0, 0, 1)))
+
+
+async def _counts(limiter: RateLimiter, expected: tuple[int, ...]) -> bool:
+    tasks = (await limiter.status("a")).tasks
+    return (tasks.running, tasks.delayed, tasks.parked, tasks.dead) == expected
+
+
 async def test_unknown_ids_are_named(url: str) -> None:
     async with limiter_of(url, []) as limiter:
         for nonsense in ("", "a", "a::*.nobody", "a::client.7", "::*.x", None):

@@ -152,7 +152,7 @@ async def test_tasks_that_redis_forgot_are_put_back_by_who_waits_for_them(own_se
 
 
 async def test_an_outage_refuses_what_is_submitted_and_keeps_the_end_of_what_runs(own_server: RedisServer) -> None:
-    with RedisServer(appendonly=True) as server:
+    with RedisServer("--appendfsync", "always", appendonly=True) as server:
         release = asyncio.Event()
         async with RateLimiter(server.url, limits=LIMITS, command_timeout=0.5, connect_timeout=0.5) as limiter:
 
