@@ -86,7 +86,7 @@ class Requests:
         if waiter.key.config.enforce:
             sent = self.scripts.request(
                 waiter.key,
-                waiter.seq,
+                waiter.turn,
                 waiter.priority,
                 waiter.text,
                 waiter.timeout,
@@ -180,7 +180,7 @@ class Requests:
                 waiter.state = "claiming"
                 by_key.setdefault(waiter.key, []).append(waiter)
         for key, waiters in by_key.items():
-            sent = self.scripts.claim(key, [waiter.seq for waiter in waiters])
+            sent = self.scripts.claim(key, [waiter.turn for waiter in waiters])
             sent.add_done_callback(partial(self._on_claim, waiters))
 
     async def sync(self, *, scan: bool) -> None:
@@ -204,7 +204,7 @@ class Requests:
             waiter = self._waiting.get(key, {}).get(seq)
             if waiter is not None and waiter.state == "waiting":
                 waiter.state = "sent"
-                sent = self.scripts.requeue(key, waiter.priority, waiter.entry)
+                sent = self.scripts.requeue(key, waiter.turn, waiter.priority, waiter.entry)
                 sent.add_done_callback(partial(self._on_admission, waiter, self.scripts.admission))
 
     def _on_admission(self, waiter: Waiter, read: ReadAdmission, sent: asyncio.Future[Any]) -> None:

@@ -1,6 +1,6 @@
 -- Purpose: checks limits; charges all or none; a request that must wait joins the queue in the same step.
 -- KEYS:    see include/prelude.lua
--- ARGV:    see include/prelude.lua; an entry is op, id's number, priority (0 first), costs, time, enqueued, fast, again
+-- ARGV:    see include/prelude.lua; an entry is op, turn (see include/queue.lua), priority (0 first), costs, time, enqueued, fast, again
 --          op: hit, check, request, submit (as request, with an estimate), shadow (as hit, for a call that will end),
 --          return (one that Redis forgot)
 --          time: us to wait at most, -1 for no bound, 0 for not at all; for return the deadline, us, 0 for none
@@ -9,7 +9,8 @@
 -- Reply:   hit, check, shadow: {allowed, reason, limit's index, remaining, retry us (-1 unknown), reset us, stamp}
 --          request: {'A', limit's index, remaining, reset us, stamp} admitted; {'Q', entry, position, estimate us} waits;
 --          {'G', record} granted earlier; {'T', estimate us} may not wait; {'F'} the queue is full
--- Cost:    O(log 1000) per limit and entry; O(depth) where `again` is 1, where `enqueued` is given, or op is return
+-- Cost:    O(log 1000) per limit and entry; O(depth) where `again` is 1, where `enqueued` is given, or op is return;
+--          O(what was taken lately) where `again` is 1 or op is return
 -- @include prelude
 -- @include limits
 -- @include queue
@@ -72,12 +73,21 @@ local function join(group, priority, entry)
   group.joined = true
 end
 
-local function admitted(group)
+local function admitted(group, turn)
   local index, remaining, reset = state_of(group, 0)
+  note_taken(group, turn, int(now), 0, int(index), int(remaining), int(reset))
   return { 'A', index, remaining, reset, now }
 end
 
-local function request(group, op, seq, priority, text, wait, enqueued, fast, again)
+local function admitted_before(group, turn)
+  local stamp, index, remaining, reset = string.match(find_taken(group, turn) or '', '^(%d+) %d+ (%d+) (%d+) (%d+)$')
+  if stamp then
+    return { 'A', tonumber(index), tonumber(remaining), tonumber(reset), tonumber(stamp) }
+  end
+end
+
+local function request(group, op, turn, priority, text, wait, enqueued, fast, again)
+  local seq = string.match(turn, '^%d+')
   local costs, id = costs_of(text), client .. '.' .. seq
   if again or op == 'return' then
     local value = redis.call('HGET', group.records, id)
@@ -88,15 +98,18 @@ local function request(group, op, seq, priority, text, wait, enqueued, fast, aga
     if entry then
       return { 'Q', entry.text, position, 0 }
     end
-    if group.holds and is_held(group, id, text) then
-      return admitted(group)
+    local before = admitted_before(group, turn)
+    if before then
+      return before
+    elseif group.holds and is_held(group, id, text) then
+      return admitted(group, turn)
     end
   end
   local position, deadline, estimate = ahead_of(group, priority) + 1, wait, 0
   if op ~= 'return' then
     if position == 1 and paused_until(group) == 0 and fits(group, costs) then
       charge(group, text, id)
-      return admitted(group)
+      return admitted(group, turn)
     end
     if fast or wait == 0 or op == 'submit' then
       estimate = wait_for(group, costs, costs_ahead(group, priority) or {})
@@ -131,5 +144,6 @@ end, function(group)
   if group.joined then
     keep(group)
   end
+  save_taken(group)
   nudge(group)
 end)

@@ -1,26 +1,35 @@
 -- Purpose: takes over grants before their callers run; what is claimed is no longer taken back.
 -- KEYS:    see include/prelude.lua
--- ARGV:    see include/prelude.lua; an entry is the ids' numbers, joined by spaces
+-- ARGV:    see include/prelude.lua; an entry is turns (see include/queue.lua), joined by spaces, and again: 1 where an
+--          earlier sending may have arrived
 -- Reply:   per id its record ('G ...' or 'D ...', see include/queue.lua), '' where there is none
--- Cost:    O(ids)
+-- Cost:    O(ids); O(what was taken lately) where `again` is 1
 -- @include prelude
 -- @include limits
 -- @include queue
 -- @include run
 
-return run(1, function(group, a)
-  local ids = {}
-  for seq in string.gmatch(ARGV[a], '%S+') do
-    ids[#ids + 1] = client .. '.' .. seq
+return run(2, function(group, a)
+  local ids, turns, again = {}, {}, ARGV[a + 1] == '1'
+  for turn in string.gmatch(ARGV[a], '%S+') do
+    ids[#ids + 1] = client .. '.' .. string.match(turn, '^%d+')
+    turns[#turns + 1] = turn
   end
   local values = redis.call('HMGET', group.records, unpack(ids))
   forget(group, ids)
   for i = 1, #ids do
-    local grant = group.holds and values[i] and grant_of(values[i])
+    local charged = values[i] and string.match(values[i], '^G (%d+ %d+ %d+ %d+ %d+)')
+    if charged then
+      note_taken(group, turns[i], charged)
+    elseif again and not values[i] then
+      local before = find_taken(group, turns[i])
+      values[i] = before and 'G ' .. before
+    end
+    local grant = group.holds and charged and grant_of(values[i])
     if grant then
       redis.call('ZADD', group.held, 'XX', int(now + client_lease), ids[i] .. ' ' .. grant.entry.cost)
     end
     values[i] = values[i] or ''
   end
   return values
-end)
+end, save_taken)
