@@ -73,17 +73,9 @@ local function join(group, priority, entry)
   group.joined = true
 end
 
-local function admitted(group, turn)
+local function admitted(group, stamp)
   local index, remaining, reset = state_of(group, 0)
-  note_taken(group, turn, int(now), 0, int(index), int(remaining), int(reset))
-  return { 'A', index, remaining, reset, now }
-end
-
-local function admitted_before(group, turn)
-  local stamp, index, remaining, reset = string.match(find_taken(group, turn) or '', '^(%d+) %d+ (%d+) (%d+) (%d+)$')
-  if stamp then
-    return { 'A', tonumber(index), tonumber(remaining), tonumber(reset), tonumber(stamp) }
-  end
+  return { 'A', index, remaining, reset, stamp }
 end
 
 local function request(group, op, turn, priority, text, wait, enqueued, fast, again)
@@ -98,18 +90,17 @@ local function request(group, op, turn, priority, text, wait, enqueued, fast, ag
     if entry then
       return { 'Q', entry.text, position, 0 }
     end
-    local before = admitted_before(group, turn)
+    local before = find_taken(group, turn) or group.holds and is_held(group, id, text) and now
     if before then
-      return before
-    elseif group.holds and is_held(group, id, text) then
-      return admitted(group, turn)
+      return admitted(group, tonumber(before))
     end
   end
   local position, deadline, estimate = ahead_of(group, priority) + 1, wait, 0
   if op ~= 'return' then
     if position == 1 and paused_until(group) == 0 and fits(group, costs) then
       charge(group, text, id)
-      return admitted(group, turn)
+      note_taken(group, turn, int(now))
+      return admitted(group, now)
     end
     if fast or wait == 0 or op == 'submit' then
       estimate = wait_for(group, costs, costs_ahead(group, priority) or {})

@@ -3,11 +3,16 @@
 -- ARGV:    see include/prelude.lua; an entry is turns (see include/queue.lua), joined by spaces, and again: 1 where an
 --          earlier sending may have arrived
 -- Reply:   per id its record ('G ...' or 'D ...', see include/queue.lua), '' where there is none
--- Cost:    O(ids); O(what was taken lately) where `again` is 1
+-- Cost:    O(ids); O(what was taken lately + log 1000 per limit) where `again` is 1
 -- @include prelude
 -- @include limits
 -- @include queue
 -- @include run
+
+local function granted_before(group, stamp)
+  local index, remaining, reset = state_of(group, 0)
+  return table.concat({ 'G', stamp, 1, int(index), int(remaining), int(reset) }, ' ')
+end
 
 return run(2, function(group, a)
   local ids, turns, again = {}, {}, ARGV[a + 1] == '1'
@@ -18,15 +23,14 @@ return run(2, function(group, a)
   local values = redis.call('HMGET', group.records, unpack(ids))
   forget(group, ids)
   for i = 1, #ids do
-    local charged = values[i] and string.match(values[i], '^G (%d+ %d+ %d+ %d+ %d+)')
-    if charged then
-      note_taken(group, turns[i], charged)
-    elseif again and not values[i] then
-      local before = find_taken(group, turns[i])
-      values[i] = before and 'G ' .. before
-    end
-    local grant = group.holds and charged and grant_of(values[i])
+    local grant = values[i] and grant_of(values[i])
+    local before = again and not values[i] and find_taken(group, turns[i])
     if grant then
+      note_taken(group, turns[i], int(grant.stamp))
+    elseif before then
+      values[i] = granted_before(group, before)
+    end
+    if grant and group.holds then
       redis.call('ZADD', group.held, 'XX', int(now + client_lease), ids[i] .. ' ' .. grant.entry.cost)
     end
     values[i] = values[i] or ''

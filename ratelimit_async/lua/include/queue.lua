@@ -4,8 +4,8 @@
 -- 0 for none. Within a level, the order is that of `since`, by default `enqueued`. id: 'client.seq'.
 -- records: id -> 'G stamp priority limit remaining reset entry' (granted, not yet claimed) or 'D reason' (dropped).
 -- leases: id -> when its record is taken back. clients: client -> when it counts as gone.
--- taken: what a client was charged for lately, to be told again where the reply was lost; a line each:
--- 'turn stamp priority limit remaining reset', turn: the id's number, with '/n' where it is requested for the nth time more.
+-- taken: what a client was charged for lately, to be told again where the reply was lost; a line 'turn stamp' each,
+-- turn: the id's number, with '/n' where it is requested for the nth time more.
 -- pause: until when, us, or -1. work: 'priority unit' -> what those waiting cost beyond the usual.
 
 local function entry_of(text)
@@ -173,14 +173,13 @@ end
 -- Long enough for a reply that was lost to be asked for again.
 local TAKEN_TTL, TAKEN_MOST = 20000, 32768
 
-local function note_taken(group, ...)
-  group.noted = group.noted or {}
-  table.insert(group.noted, table.concat({ ... }, ' ') .. '\n')
+local function note_taken(group, turn, stamp)
+  group.noted = (group.noted or '') .. turn .. ' ' .. stamp .. '\n'
 end
 
 local function save_taken(group)
   if group.noted then
-    local length = redis.call('APPEND', group.taken, table.concat(group.noted))
+    local length = redis.call('APPEND', group.taken, group.noted)
     if length > TAKEN_MOST then
       redis.call('SET', group.taken, string.match(redis.call('GET', group.taken), '\n(.*)$', length / 2))
     end
@@ -189,9 +188,10 @@ local function save_taken(group)
   end
 end
 
+-- When a turn was charged whose reply was lost, us.
 local function find_taken(group, turn)
   group.was_taken = group.was_taken or '\n' .. (redis.call('GET', group.taken) or '')
-  return string.match(group.was_taken, '\n' .. turn .. ' ([^\n]+)\n')
+  return string.match(group.was_taken, '\n' .. turn .. ' (%d+)\n')
 end
 
 local function append(group, priority, entry)
