@@ -140,7 +140,10 @@ class Scripts:
         fail_fast: bool = False,
         enqueued: int = 0,
     ) -> asyncio.Future[Any]:
-        """Admit or enqueue; the reply is for `admission`. `turn` is `Waiter.turn`, `enqueued`: an earlier time of arrival, us, to stand by."""
+        """Admit or enqueue the turn of a waiter; the reply is for `admission`.
+
+        `enqueued`: an earlier time of arrival, us, to stand by.
+        """
         wait = -1 if timeout is None else int(timeout * 1e6)
         op = "submit" if estimate else "request"
         return self._admit(key, op, turn, priority, costs, wait, enqueued, fail_fast=fail_fast)

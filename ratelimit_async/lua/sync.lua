@@ -10,6 +10,7 @@
 -- @include run
 
 return run(2, function(group, a)
+  go_on_when_full(group)
   local held = is_alive(group, client)
   redis.call('ZADD', group.clients, int(now + client_lease), client)
   redis.call('ZREMRANGEBYSCORE', group.clients, '-inf', int(now - QUEUE_TTL * 1000))

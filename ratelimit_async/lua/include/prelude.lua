@@ -46,6 +46,12 @@ local function tell(owner, message)
   redis.call('PUBLISH', channel .. owner, message)
 end
 
+-- For scripts that only keep, hand out or give back what is there: they go on where Redis' memory is full. Redis looks at
+-- that before a write that may take memory, unless the script has written before; this writes nothing.
+local function go_on_when_full(group)
+  redis.call('ZREM', group.leases, '')
+end
+
 local function open_group(a, k)
   local group = {
     priorities = tonumber(ARGV[a]),
