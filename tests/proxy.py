@@ -63,12 +63,13 @@ class Proxy:
         for link in list(self.links):
             link.cut()
 
-    def blackhole(self, on: bool) -> None:  # noqa: FBT001
-        """Let nothing pass either way while connections stay open; what came meanwhile passes at the end."""
-        if on:
-            self._flowing.clear()
-        else:
-            self._flowing.set()
+    def blackhole(self) -> None:
+        """Let nothing pass either way from now on; connections stay open, and new ones are taken."""
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        """Let pass what was held back, and all that comes."""
+        self._flowing.set()
 
     def swallow(self, when: str | Callable[[bytes, int], bool], times: int = 1) -> None:
         """Drop the reply to what is sent when it contains a text, then end its connection; so many times.
