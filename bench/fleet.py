@@ -101,10 +101,6 @@ class Journal:
         times = sorted(self.times)
         return max((after - before for before, after in itertools.pairwise(times)), default=0.0)
 
-    def next_after(self, moment: float) -> float:
-        """Seconds from a moment to the next run."""
-        return min((at - moment for at in self.times if at > moment), default=PATIENCE)
-
 
 class Worker:
     """One process of a fleet, as its parent sees it."""

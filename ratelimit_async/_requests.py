@@ -193,7 +193,12 @@ class Requests:
         for key, waiters in self._waiting.items():
             seqs = list(waiters)
             jobs += [(key, seqs[i : i + MOST_IDS]) for i in range(0, len(seqs), MOST_IDS)]
-        await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))
+        try:
+            await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))
+        except RateLimitError:
+            # It may have arrived: what it would have told is told by a scan only.
+            self._doubtful = True
+            raise
 
     async def _sync_key(self, key: Key, seqs: list[int], *, scan: bool) -> None:
         found = await self.scripts.sync(key, seqs, scan=scan)

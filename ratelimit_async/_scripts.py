@@ -54,7 +54,7 @@ ALL = {
         source,
         grouped=name != "control",
         most=_MOST.get(name, MOST_ENTRIES),
-        tells_again=name in ("admit", "adjust", "claim"),
+        tells_again=name in ("admit", "adjust", "claim", "sync"),
     )
     for name, source in sorted(_sources().items())
 }
