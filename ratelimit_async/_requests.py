@@ -244,6 +244,8 @@ class Requests:
             return
         if waiter.state == "sent":
             waiter.state = "waiting"
+        # Those that waited before may have been dropped meanwhile: only a scan tells.
+        self._doubtful = self._doubtful or (admission.lapsed and waiter.key in self._waiting)
         self._waiting.setdefault(waiter.key, {})[waiter.seq] = waiter
         if not waiter.placed.done():
             waiter.position = admission.position

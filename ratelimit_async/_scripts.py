@@ -75,6 +75,7 @@ class Admission(msgspec.Struct, frozen=True):
     entry: bytes = b""
     position: int = 0
     estimate: float = 0.0
+    lapsed: bool = False
 
 
 class Sync(msgspec.Struct, frozen=True):
@@ -182,7 +183,8 @@ class Scripts:
             decision = _decision(key, 1, b"ok", index, remaining, 0, reset)
             return Admission("A", charged=Charged(stamp, decision))
         if kind == "Q":
-            return Admission("Q", entry=reply[1], position=reply[2], estimate=reply[3] / 1e6)
+            _, entry, position, estimate, lapsed = reply
+            return Admission("Q", entry=entry, position=position, estimate=estimate / 1e6, lapsed=bool(lapsed))
         return Admission(kind, estimate=reply[1] / 1e6 if kind == "T" else 0.0)
 
     @staticmethod

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -440,3 +441,40 @@ async def test_a_limiter_takes_two_connections_however_many_callers_it_has(own_s
         await asyncio.gather(*(limiter.hit("a") for _ in range(500)))
         assert len(own_server.call("CLIENT", "LIST").splitlines()) == count + 2
     await eventually(lambda: len(own_server.call("CLIENT", "LIST").splitlines()) == count)
+
+
+# ---- a lease that lapsed, and was taken up again before anybody noticed ----
+
+
+async def test_a_newcomer_after_a_flush_does_not_hide_those_that_were_forgotten(own_server: RedisServer) -> None:
+    async with RateLimiter(own_server.url, limits={"a": "1 per 0.01 seconds"}, **SHORT) as limiter:
+        await limiter.pause("a")
+        tickets = [await limiter.submit("a", number, n, timeout=None) for n in range(3)]
+        own_server.call("FLUSHALL")
+        await limiter.pause("a")
+        tickets += [await limiter.submit("a", number, n, timeout=None) for n in range(3, 5)]
+        await limiter.resume("a")
+        async with asyncio.timeout(10):
+            assert await asyncio.gather(*tickets) == list(range(5))
+
+
+async def test_a_process_that_stood_still_finds_its_places_again_though_it_comes_with_a_newcomer(
+    own_server: RedisServer,
+) -> None:
+    # It drives nothing, so that what it does first after it stood still is to ask for one more turn.
+    async with (
+        RateLimiter(own_server.url, limits={"a": "1 per 0.01 seconds"}, processor=False, **SHORT) as limiter,
+        Fleet(own_server.url, {"a": "1 per 0.01 seconds"}, callers=1, turns=1, seconds=60, **SHORT) as fleet,
+    ):
+        await limiter.pause("a")
+        tickets = [await limiter.submit("a", number, n, timeout=None) for n in range(3)]
+        await fleet.add()
+        # The whole event loop: nothing renews a lease, while the other process clears the queue of who is gone.
+        end = time.monotonic() + 10
+        while own_server.call("LLEN", "{rl:a:}:q1") != 1:
+            time.sleep(0.01)  # noqa: ASYNC251
+            assert time.monotonic() < end
+        tickets.append(await limiter.submit("a", number, 3, timeout=None))
+        await limiter.resume("a")
+        async with asyncio.timeout(10):
+            assert await asyncio.gather(*tickets) == list(range(4))

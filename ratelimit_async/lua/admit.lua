@@ -7,8 +7,9 @@
 --          enqueued: when it first joined, us, 0: now; fast: 1 where one that cannot be served in time may not wait;
 --          again: 1 where an earlier sending may have arrived
 -- Reply:   hit, check, shadow: {allowed, reason, limit's index, remaining, retry us (-1 unknown), reset us, stamp}
---          request: {'A', limit's index, remaining, reset us, stamp} admitted; {'Q', entry, position, estimate us} waits;
---          {'G', record} granted earlier; {'T', estimate us} may not wait; {'F'} the queue is full
+--          request: {'A', limit's index, remaining, reset us, stamp} admitted; {'G', record} granted
+--          earlier; {'Q', entry, position, estimate us, 1 where the client's lease may have lapsed} waits; {'T', estimate us}
+--          may not wait; {'F'} the queue is full
 -- Cost:    O(log 1000) per limit and entry; O(depth) where `again` is 1, where `enqueued` is given, or op is return;
 --          O(what was taken lately) where `again` is 1 or op is return
 -- @include prelude
@@ -63,6 +64,8 @@ local function has_room(group, priority)
 end
 
 local function join(group, priority, entry)
+  -- What else the client has waiting may be gone; once this renews the lease, nothing else tells.
+  local lapsed = is_alive(group, client) and 0 or 1
   redis.call('ZADD', group.clients, int(now + client_lease), client)
   group.alive[client] = true
   if entry.enqueued < now then
@@ -71,6 +74,7 @@ local function join(group, priority, entry)
     append(group, priority, entry)
   end
   group.joined = true
+  return lapsed
 end
 
 local function admitted(group, stamp)
@@ -88,7 +92,7 @@ local function request(group, op, turn, priority, text, wait, enqueued, fast, ag
     end
     local entry, _, position = find(group, id)
     if entry then
-      return { 'Q', entry.text, position, 0 }
+      return { 'Q', entry.text, position, 0, 1 }
     end
     local before = find_taken(group, turn) or group.holds and is_held(group, id, text) and now
     if before then
@@ -116,8 +120,8 @@ local function request(group, op, turn, priority, text, wait, enqueued, fast, ag
     deadline = wait > 0 and now + wait or 0
   end
   local entry = entry_of(table.concat({ client, seq, int(enqueued > 0 and enqueued or now), int(deadline), text }, ' '))
-  join(group, priority, entry)
-  return { 'Q', entry.text, position, estimate }
+  local lapsed = join(group, priority, entry)
+  return { 'Q', entry.text, position, estimate, lapsed }
 end
 
 return run(8, function(group, a)
