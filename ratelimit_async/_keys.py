@@ -49,6 +49,7 @@ class Key:
     __slots__ = (
         "__weakref__",
         "_base",
+        "_client",
         "_header",
         "_pauses",
         "by",
@@ -65,7 +66,7 @@ class Key:
     )
 
     def __init__(
-        self, prefix: str, name: str, by: str | None, config: RateLimitConfig, pauses: Mapping[str, int]
+        self, prefix: str, name: str, by: str | None, config: RateLimitConfig, pauses: Mapping[str, int], client: str
     ) -> None:
         """Spell the key's names once; scripts get them ready-made."""
         self.name = name
@@ -79,6 +80,11 @@ class Key:
         self.driver = f"{self._base}d".encode()
         # What the scripts that know of tasks get besides.
         self.durable = tuple(f"{self._base}{part}".encode() for part in "tkxyuze")
+        self.enter(client, config)
+
+    def enter(self, client: str, config: RateLimitConfig) -> None:
+        """Be used by a client from now on."""
+        self._client = client
         self.configure(config)
 
     def configure(self, config: RateLimitConfig) -> None:
@@ -86,7 +92,7 @@ class Key:
         base, queue, header = self._base, config.waits, list[bytes | str | int]()
         self.config = config
         self.forget_denial()
-        names = [f"{base}{part}" for part in "dcrlhpw"]
+        names = [f"{base}{part}" for part in (*"dcrlhpw", f"a{self._client}")]
         names += [f"{base}q{level}" for level in range(queue.priorities)]
         for limit, slot in zip(config.parsed, config.slots, strict=True):
             kind = _KINDS[limit.algorithm]
@@ -146,6 +152,7 @@ class KeyNames:
     def __init__(self, prefix: str, find: Callable[[str, str | None], RateLimitConfig]) -> None:
         """Start with no keys and nothing paused; `find` gives the configuration of a name and subject."""
         self.prefix = prefix
+        self._client = ""
         # Until when names are paused, us by Redis' clock; -1 without end.
         self.pauses: dict[str, int] = {}
         self._find = find
@@ -155,6 +162,12 @@ class KeyNames:
         self.control = f"{{{_escape(prefix)}}}:control"
         self.index = f"{{{_escape(prefix)}}}:tasks"
 
+    def enter(self, client: str) -> None:
+        """Be used by a client from now on: some of what a key's scripts keep is its own."""
+        self._client = client
+        for key in list(self._alive.values()):
+            key.enter(client, key.config)
+
     def key(self, name: str, by: str | None) -> Key:
         """Give the key of a name and subject."""
         found = self._recent.get((name, by))
@@ -163,7 +176,7 @@ class KeyNames:
     def _make(self, name: str, by: str | None) -> Key:
         key = self._alive.get((name, by))
         if key is None:
-            key = self._alive[name, by] = Key(self.prefix, name, by, self._find(name, by), self.pauses)
+            key = self._alive[name, by] = Key(self.prefix, name, by, self._find(name, by), self.pauses, self._client)
         if len(self._recent) >= _MOST_KEYS:
             del self._recent[next(iter(self._recent))]
         self._recent[name, by] = key

@@ -54,7 +54,7 @@ ALL = {
         source,
         grouped=name not in ("control", "index"),
         most=_MOST.get(name, MOST_ENTRIES),
-        tells_again=name in ("admit", "adjust", "task"),
+        tells_again=name in ("admit", "adjust", "claim", "sync", "task"),
         durable=name in ("grant", "status", "task"),
     )
     for name, source in sorted(_sources().items())
@@ -76,6 +76,7 @@ class Admission(msgspec.Struct, frozen=True):
     entry: bytes = b""
     position: int = 0
     estimate: float = 0.0
+    lapsed: bool = False
 
 
 class Sync(msgspec.Struct, frozen=True):
@@ -141,7 +142,7 @@ class Scripts:
     def request(
         self,
         key: Key,
-        seq: int,
+        turn: str,
         priority: int,
         costs: str,
         timeout: float | None,
@@ -150,25 +151,28 @@ class Scripts:
         fail_fast: bool = False,
         enqueued: int = 0,
     ) -> asyncio.Future[Any]:
-        """Admit or enqueue; the reply is for `admission`. `enqueued`: an earlier time of arrival, us, to stand by."""
+        """Admit or enqueue the turn of a waiter; the reply is for `admission`.
+
+        `enqueued`: an earlier time of arrival, us, to stand by.
+        """
         wait = -1 if timeout is None else int(timeout * 1e6)
         op = "submit" if estimate else "request"
-        return self._admit(key, op, seq, priority, costs, wait, enqueued, fail_fast=fail_fast)
+        return self._admit(key, op, turn, priority, costs, wait, enqueued, fail_fast=fail_fast)
 
     def shadow(self, key: Key, seq: int, costs: str) -> asyncio.Future[Any]:
         """Charge if it fits; the call goes ahead whatever the reply, which is for `shadow_admission`."""
-        return self._admit(key, "shadow", seq, costs=costs, replayable=False)
+        return self._admit(key, "shadow", str(seq), costs=costs, replayable=False)
 
-    def requeue(self, key: Key, priority: int, entry: bytes) -> asyncio.Future[Any]:
+    def requeue(self, key: Key, turn: str, priority: int, entry: bytes) -> asyncio.Future[Any]:
         """Put a request that Redis forgot back to its place; the reply is for `admission`."""
-        _, seq, enqueued, deadline, costs = entry.decode().split(" ")[:5]
-        return self._admit(key, "return", int(seq), priority, costs, int(deadline), int(enqueued))
+        _, _, enqueued, deadline, costs = entry.decode().split(" ")[:5]
+        return self._admit(key, "return", turn, priority, costs, int(deadline), int(enqueued))
 
     def _admit(
         self,
         key: Key,
         op: str,
-        seq: int = 0,
+        turn: str = "0",
         priority: int = 0,
         costs: str = "-",
         wait: int = 0,
@@ -177,7 +181,7 @@ class Scripts:
         fail_fast: bool = False,
         replayable: bool = True,
     ) -> asyncio.Future[Any]:
-        entry = (op, seq, priority, costs, wait, enqueued, int(fail_fast))
+        entry = (op, turn, priority, costs, wait, enqueued, int(fail_fast))
         return self._executor.call(ALL["admit"], key, entry, replayable=replayable)
 
     @staticmethod
@@ -189,7 +193,8 @@ class Scripts:
             decision = _decision(key, 1, b"ok", index, remaining, 0, reset)
             return Admission("A", charged=Charged(stamp, decision))
         if kind == "Q":
-            return Admission("Q", entry=reply[1], position=reply[2], estimate=reply[3] / 1e6)
+            _, entry, position, estimate, lapsed = reply
+            return Admission("Q", entry=entry, position=position, estimate=estimate / 1e6, lapsed=bool(lapsed))
         return Admission(kind, estimate=reply[1] / 1e6 if kind == "T" else 0.0)
 
     @staticmethod
@@ -202,9 +207,9 @@ class Scripts:
         reply = await self._executor.call(ALL["grant"], key, (batch_size, key.slack, self.grace))
         return reply[1] if reply[0] == b"P" else None
 
-    def claim(self, key: Key, seqs: Iterable[int]) -> asyncio.Future[Any]:
+    def claim(self, key: Key, turns: Iterable[str]) -> asyncio.Future[Any]:
         """Take over grants; the reply has one record per id, for `record`."""
-        return self._executor.call(ALL["claim"], key, (" ".join(map(str, seqs)),))
+        return self._executor.call(ALL["claim"], key, (" ".join(turns),))
 
     @staticmethod
     def record(key: Key, record: bytes) -> Charged | str | None:

@@ -51,6 +51,7 @@ class Session:
         """Build the parts."""
         self.loop = asyncio.get_running_loop()
         self.client = secrets.token_urlsafe(8)
+        names.enter(self.client)
         self.running = Running()
         self.tickets: set[asyncio.Task[Any]] = set()
         self._source = source

@@ -105,6 +105,7 @@ return run(3, function(group, a)
   if owner and owner ~= client then
     return { 'O', redis.call('PTTL', group.driver) * 1000 }
   end
+  go_on_when_full(group)
   redis.call('SET', group.driver, client, 'PX', int(driver_lease / 1000))
   look(group)
   local durable = redis.call('EXISTS', group.tasks) == 1

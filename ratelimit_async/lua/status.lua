@@ -13,6 +13,7 @@
 
 return run(2, function(group, a)
   local limits, oldest = {}, 0
+  go_on_when_full(group)
   look(group)
   for i, limit in ipairs(limits_of(group)) do
     limits[i] = { used_of(limit), reset_of(limit) }

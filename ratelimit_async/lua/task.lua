@@ -275,6 +275,9 @@ end
 
 return run(8, function(group, a)
   local again = ARGV[a + 7] == '1'
+  if ARGV[a] ~= 'submit' and ARGV[a] ~= 'requeue' then
+    go_on_when_full(group)
+  end
   watch(group)
   return ops[ARGV[a]](group, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6], again)
 end, function(group)

@@ -5,6 +5,8 @@
 -- records: id -> 'G stamp priority limit remaining reset entry' (granted, not yet claimed) or 'D reason' (dropped).
 -- leases: id -> when its record is taken back. clients: client -> when it counts as gone.
 -- An entry of a durable task has '*name' for a client; it waits for any process that has the task, and its id is '*.seq'.
+-- taken: what a client was charged for lately, to be told again where the reply was lost; a line 'turn stamp' each,
+-- turn: the id's number, with '/n' where it is requested for the nth time more.
 -- pause: until when, us, or -1. work: 'priority unit' -> what those waiting cost beyond the usual.
 
 local function entry_of(text)
@@ -187,6 +189,30 @@ local function arrived(group, priority, entry)
   if entry.task then
     live(group.queues[priority], TASK_TTL)
   end
+end
+
+-- Long enough for a reply that was lost to be asked for again.
+local TAKEN_TTL, TAKEN_MOST = 20000, 32768
+
+local function note_taken(group, turn, stamp)
+  group.noted = (group.noted or '') .. turn .. ' ' .. stamp .. '\n'
+end
+
+local function save_taken(group)
+  if group.noted then
+    local length = redis.call('APPEND', group.taken, group.noted)
+    if length > TAKEN_MOST then
+      redis.call('SET', group.taken, string.match(redis.call('GET', group.taken), '\n(.*)$', length / 2))
+    end
+    redis.call('PEXPIRE', group.taken, TAKEN_TTL)
+    group.noted = nil
+  end
+end
+
+-- When a turn was charged whose reply was lost, us.
+local function find_taken(group, turn)
+  group.was_taken = group.was_taken or '\n' .. (redis.call('GET', group.taken) or '')
+  return string.match(group.was_taken, '\n' .. turn .. ' (%d+)\n')
 end
 
 local function append(group, priority, entry)
