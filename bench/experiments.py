@@ -96,14 +96,17 @@ async def limiters(url: str, count: int, **settings: float) -> AsyncIterator[lis
         ]
 
 
-async def load(those: list[RateLimiter], requests: int, kind: str, journal: Journal) -> None:
-    """Request so many turns at once, of all limiters in turn, and wait for their ends."""
-    tasks = [
-        asyncio.create_task(journal.follow(n, KINDS[kind](those[n % len(those)], "load", n, journal.run)))
-        for n in range(requests)
-    ]
+async def load(those: list[RateLimiter], requests: int, kind: str, journal: Journal, *, at_once: bool = False) -> None:
+    """Request so many turns, twice as fast as they are granted or all at once; wait for their ends."""
+    takes = requests * PERIOD / AMOUNT
+
+    async def arrive(n: int, delay: float) -> None:
+        await asyncio.sleep(delay)
+        await journal.follow(n, KINDS[kind](those[n % len(those)], "load", n, journal.run))
+
+    tasks = [asyncio.create_task(arrive(n, 0.0 if at_once else random.uniform(0, takes / 2))) for n in range(requests)]
     # Those without an end after this are the lost ones.
-    await asyncio.wait(tasks, timeout=PATIENCE + requests * PERIOD / AMOUNT)
+    await asyncio.wait(tasks, timeout=PATIENCE + takes)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -162,8 +165,10 @@ async def _hung(rounds: int, kind: str, seconds: float, *, through_proxy: bool) 
     journal, worst = Journal(), 0.0
     with RedisServer() as server:
         async with Proxy(server.port) as proxy, limiters(proxy.url, 2, command_timeout=1.0) as those:
-            # Enough that somebody waits until the last round is over.
-            loading = asyncio.create_task(load(those, int((rounds + 1) * AMOUNT / PERIOD), kind, journal))
+            # Enough that somebody waits until the last round is over. All of them wait before the first: who comes
+            # while Redis does not answer is refused, and that is another promise.
+            requests = int((rounds + 1) * AMOUNT / PERIOD)
+            loading = asyncio.create_task(load(those, requests, kind, journal, at_once=True))
             for _ in range(rounds):
                 await asyncio.sleep(0.5)
                 if through_proxy:
@@ -218,7 +223,7 @@ async def waiters_killed(rounds: int = 5, kind: str = "acquire") -> Outcome:
 async def _processes_killed(rounds: int, kind: str, *, drivers_only: bool) -> Outcome:
     worst = 0.0
     with RedisServer() as server:
-        async with Fleet(server.url, LIMITS, kind=kind, **SHORT) as fleet:
+        async with Fleet(server.url, LIMITS, kind=kind, pause=2 * PERIOD, **SHORT) as fleet:
             await asyncio.gather(*(fleet.add() for _ in range(3)))
             for _ in range(rounds):
                 # Another process is there before one goes, and the load with it.
@@ -248,7 +253,7 @@ async def processes_stopped(rounds: int = 3, kind: str = "acquire") -> Outcome:
     """A process SIGSTOPped for longer than its lease, and back; recovery: until others are granted something."""
     worst = 0.0
     with RedisServer() as server:
-        async with Fleet(server.url, LIMITS, kind=kind, **SHORT) as fleet:
+        async with Fleet(server.url, LIMITS, kind=kind, pause=2 * PERIOD, **SHORT) as fleet:
             await asyncio.gather(*(fleet.add() for _ in range(3)))
             for _ in range(rounds):
                 await asyncio.sleep(random.uniform(0.05, 0.2))
@@ -266,7 +271,7 @@ async def flushed(rounds: int = 3, kind: str = "acquire") -> Outcome:
     """FLUSHALL under the live waiters of several processes; recovery: until somebody is granted something."""
     worst = 0.0
     with RedisServer() as server:
-        async with Fleet(server.url, LIMITS, kind=kind, **SHORT) as fleet:
+        async with Fleet(server.url, LIMITS, kind=kind, pause=2 * PERIOD, **SHORT) as fleet:
             await asyncio.gather(*(fleet.add() for _ in range(3)))
             for _ in range(rounds):
                 await asyncio.sleep(random.uniform(0.3, 0.5))

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -214,9 +215,12 @@ async def work(
     turns: int = 0,
     kind: str = "acquire",
     seconds: float = 0.0,
+    pause: float = 0.0,
     **settings: Any,
 ) -> None:
-    """Be a worker: each caller requests turns until SIGTERM, or so many in all; `seconds` each one runs.
+    """Be a worker: each caller requests turns until SIGTERM, or so many in all.
+
+    `seconds` each one runs, and up to `pause` seconds pass before a caller comes again.
 
     Tells, line by line: 'ready client', 'ran n stamp time' for each run, 'end submitted ended'.
     """
@@ -239,6 +243,7 @@ async def work(
             n, submitted = submitted, submitted + 1
             await KINDS[kind](limiter, name, n, run)
             ended += 1
+            await asyncio.sleep(random.uniform(0, pause))
 
     async with RateLimiter(url, limits=limits, hooks=[], **settings) as limiter:
         assert limiter._session is not None
