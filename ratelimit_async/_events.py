@@ -23,6 +23,8 @@ __all__ = [
     "Failed",
     "Granted",
     "Hook",
+    "ManyKeys",
+    "Misconfigured",
     "Paused",
     "Queued",
     "Refunded",
@@ -172,6 +174,23 @@ class Restarted(Event, frozen=True, kw_only=True):
     after: float
 
 
+class Misconfigured(Event, frozen=True, kw_only=True):
+    """Redis is not set up for what this limiter promises: a setting of its, what it is, should be, and what to do."""
+
+    what: str
+    found: str
+    expected: str
+    advice: str
+
+
+class ManyKeys(Event, frozen=True, kw_only=True):
+    """This process uses so many keys at once, told of once; `name` has the most of them, `subjects`."""
+
+    keys: int
+    name: str
+    subjects: int
+
+
 Hook: TypeAlias = Callable[[Event], object]
 Emit: TypeAlias = Callable[[Event], None]
 
@@ -181,6 +200,8 @@ _LEVELS: dict[type[Event], int] = {
     Dropped: logging.WARNING,
     Failed: logging.WARNING,
     Rejected: logging.WARNING,
+    Misconfigured: logging.WARNING,
+    ManyKeys: logging.WARNING,
     Connected: logging.INFO,
     Paused: logging.INFO,
     Resumed: logging.INFO,

@@ -18,6 +18,7 @@ from ratelimit_async._processor import Processor
 from ratelimit_async._replies import Listener
 from ratelimit_async._requests import Requests
 from ratelimit_async._scripts import ALL, Scripts
+from ratelimit_async._startup import check_server
 from ratelimit_async._supervision import supervise
 
 if TYPE_CHECKING:
@@ -198,10 +199,12 @@ class Session:
                     await self._read_control()
                 self._open = True
                 self._ready.set_result(None)
+                if not self._source.embedded:
+                    self._spawn(check_server(self.executor, self._emit, durable=False, replicated=False))
                 await self._stop.wait()
                 await self._end(others)
             except TimeoutError as error:
-                failure = self._source.failure(error)
+                failure = self._source.failure(self.listener.problem or error)
                 self._ready.set_exception(failure)
                 self._ready.exception()
             except Exception as error:
