@@ -81,7 +81,7 @@ class Source:
         except BaseException as error:
             await wire.disconnect(nowait=True)
             if isinstance(error, FAILURES):
-                raise self.failure(error) from error
+                raise self.failure(str(error) or f"no connection within {self._connect_timeout} s") from error
             raise
         return wire
 

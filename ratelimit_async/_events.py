@@ -145,7 +145,7 @@ class Defaulted(KeyEvent, frozen=True, kw_only=True):
 
 
 class Failed(Event, frozen=True, kw_only=True):
-    """The function of a ticket raised, or a configuration of another process cannot be read; `what` names it."""
+    """A ticket's function raised, another process' configuration cannot be read, or Redis refuses `what` else."""
 
     what: str
     error: str

@@ -254,10 +254,12 @@ class Executor:
 
     async def _load(self, wire: Wire) -> None:
         """Load all scripts; nothing else is on the wire meanwhile."""
-        packed = [part for script in self._scripts for part in wire.pack_command("SCRIPT", "LOAD", script.source)]
+        # Where a password is missing, a PING is told so; an unauthenticated script is cut off for its length.
+        packed = wire.pack_command("PING")
+        packed += [part for script in self._scripts for part in wire.pack_command("SCRIPT", "LOAD", script.source)]
         async with asyncio.timeout(self._timeout):
             await wire.send_packed_command(packed, check_health=False)
-            for _ in self._scripts:
+            for _ in range(1 + len(self._scripts)):
                 await wire.read_response(disable_decoding=True)
 
     def _deliver(self, batch: list[Call], reply: list[list[Any] | bytes | Exception]) -> None:

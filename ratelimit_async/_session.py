@@ -59,7 +59,7 @@ class Session:
         self.checks = Checks(self.scripts, lambda: self.replies_alive, emit)
         self.requests = Requests(self.scripts, self.client, emit)
         self.control = Control(self.scripts, names, catalog, self)
-        self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval)
+        self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval, emit)
         self.listener = Listener(source, names.channels, self.client, self, emit)
         self.executor.on_next = self.processor.schedule
         self._ready: asyncio.Future[None] = self.loop.create_future()
@@ -203,8 +203,9 @@ class Session:
                     self._spawn(check_server(self.executor, self._emit, durable=False, replicated=False))
                 await self._stop.wait()
                 await self._end(others)
-            except TimeoutError as error:
-                failure = self._source.failure(self.listener.problem or error)
+            except TimeoutError:
+                late = f"the reply channel is not subscribed within {settings.connect_timeout} s"
+                failure = self._source.failure(self.listener.problem or late)
                 self._ready.set_exception(failure)
                 self._ready.exception()
             except Exception as error:
