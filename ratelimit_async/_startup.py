@@ -65,7 +65,7 @@ async def _configured(executor: Executor, parameter: str) -> dict[str, str]:
 def find_mismatches(info: Mapping[str, str], *, durable: bool, replicated: bool) -> Iterator[Misconfigured]:
     """Hold what Redis says of itself against what is promised; what it does not say is not held against it."""
     version = info.get("redis_version", "")
-    if version and _numbers(version) < _OLDEST:
+    if (numbers := _numbers(version)) and numbers < _OLDEST:
         yield Misconfigured(
             what="redis_version",
             found=version,
