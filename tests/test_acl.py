@@ -68,6 +68,7 @@ async def test_everything_works_under_the_line_and_uses_all_of_it(server: RedisS
     server.call("CONFIG", "RESETSTAT")
     await drive(maker(user, seen))
     assert server.call("ACL", "LOG") == []
+    assert server.client.info("errorstats") == {}
     assert [event for event in seen if isinstance(event, TROUBLE)] == []
     stats = server.client.info("commandstats")
     used = {name.removeprefix("cmdstat_") for name, found in stats.items() if found["calls"]}

@@ -45,6 +45,9 @@ async def test_everything_that_is_written_ends(url: str, monkeypatch: pytest.Mon
         monkeypatch.setattr(deaf._session.requests, "on_ids", lambda _seqs: None)  # type: ignore[union-attr]
         tickets = [await deaf.submit("sliding", number, n, by="deaf") for n in range(12)]
         await eventually(lambda: _grants(limiter, 1))
+        # And who had to go and does not know it yet.
+        await deaf.hit("oldest", by="deaf")
+        tickets += [await deaf.submit("oldest", number, n, by="deaf") for n in range(2)]
         await look()
         for ticket in tickets:
             ticket.cancel()
