@@ -56,6 +56,22 @@ async def test_everything_that_is_written_ends(url: str, monkeypatch: pytest.Mon
     assert (await leftovers(url))["for ever"] == []
 
 
+async def test_who_is_lifted_while_nobody_grants_leaves_nothing_for_ever(url: str) -> None:
+    config = RateLimitConfig("1/minute", QueueConfig(priorities=2, max_wait_before_promotion=0.02))
+    async with RateLimiter(url, limits={"a": config}, processor=False, hooks=[]) as limiter:
+        await limiter.hit("a")
+        ticket = await limiter.submit("a", number, 1, priority=1)
+        await eventually(lambda: _lifted(limiter))
+        async with client_of(url) as client:
+            assert await client.pttl("{rl:a:}:q0") > 0
+        ticket.cancel()
+
+
+async def _lifted(limiter: RateLimiter) -> bool:
+    await limiter.hit("a")
+    return [one.priority async for one in limiter.waiting("a")] == [0]
+
+
 async def _grants(limiter: RateLimiter, least: int) -> bool:
     return (await limiter.status("sliding", by="deaf")).processor.grants >= least
 

@@ -170,6 +170,7 @@ end
 
 local function append(group, priority, entry)
   redis.call('RPUSH', group.queues[priority], entry.text)
+  group.moved = true
   count(group, priority, entry, 1)
 end
 
@@ -181,6 +182,7 @@ local function insert(group, priority, entry)
     for _, text in ipairs(texts) do
       if entry_of(text).since > entry.since then
         redis.call('LINSERT', queue, 'BEFORE', text, entry.text)
+        group.moved = true
         count(group, priority, entry, 1)
         return
       end
@@ -277,6 +279,10 @@ local function look(group)
       reap(group)
       tidy(group)
       promote(group)
+      if group.moved then
+        -- The list that somebody was moved to may be a new one.
+        keep(group)
+      end
     end
   end
 end
