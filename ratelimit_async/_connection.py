@@ -28,6 +28,7 @@ __all__ = [
     "Source",
     "Wire",
     "embedded_server",
+    "hang_up",
     "source_of",
 ]
 
@@ -79,7 +80,7 @@ class Source:
             async with asyncio.timeout(self._connect_timeout):
                 await wire.connect()
         except BaseException as error:
-            await wire.disconnect(nowait=True)
+            await hang_up(wire)
             if isinstance(error, FAILURES):
                 raise self.failure(str(error) or f"no connection within {self._connect_timeout} s") from error
             raise
@@ -89,6 +90,14 @@ class Source:
         """Translate an error of redis-py or of the operating system."""
         text = str(error) or type(error).__name__
         return RedisUnavailable(self.address, text)
+
+
+async def hang_up(wire: Wire) -> None:
+    """Close a connection now; TLS would go on taking its leave, for longer than the loop may run."""
+    writer: object = getattr(wire, "_writer", None)
+    await wire.disconnect(nowait=True)
+    if isinstance(writer, asyncio.StreamWriter):
+        writer.transport.abort()
 
 
 def embedded_server(name: str) -> Any:

@@ -12,7 +12,7 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
-from ratelimit_async._connection import FAILURES, NoScriptError, ResponseError
+from ratelimit_async._connection import FAILURES, NoScriptError, ResponseError, hang_up
 from ratelimit_async._errors import RateLimitError
 from ratelimit_async._events import Connected, Disconnected
 
@@ -163,7 +163,7 @@ class Executor:
         try:
             await self._load(wire)
         except BaseException as error:
-            await wire.disconnect(nowait=True)
+            await hang_up(wire)
             if isinstance(error, FAILURES):
                 raise self._source.failure(error) from error
             raise
@@ -292,7 +292,7 @@ class Executor:
     async def _drop_wire(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
-            await wire.disconnect(nowait=True)
+            await hang_up(wire)
 
     def _disconnected(self, error: BaseException) -> None:
         text = str(error) or type(error).__name__

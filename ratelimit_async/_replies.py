@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from ratelimit_async._connection import FAILURES
+from ratelimit_async._connection import FAILURES, hang_up
 from ratelimit_async._errors import RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
 
@@ -71,7 +71,7 @@ class Listener:
             raise self._source.failure(text) from error
         finally:
             self.subscribed.clear()
-            await wire.disconnect(nowait=True)
+            await hang_up(wire)
 
     async def _read(self, wire: Wire) -> None:
         asked = False

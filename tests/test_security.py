@@ -286,7 +286,9 @@ async def test_a_certificate_of_another_host_is_refused_unless_one_says_so(tls: 
 
 @real_redis
 async def test_an_older_tls_than_wanted_is_refused(tls: tuple[str, int, Certificates]) -> None:
-    assert "protocol version" in (await refusal(url_of(tls, ssl_min_version=int(ssl.TLSVersion.TLSv1_3)))).lower()
+    # What exactly it says is the operating system's: the server may hang up before its reason is read.
+    text = await refusal(url_of(tls, ssl_min_version=int(ssl.TLSVersion.TLSv1_3)))
+    assert f"{HOST}:{tls[1]}" in text
     assert await works(url_of(tls, ssl_min_version=int(ssl.TLSVersion.TLSv1_2)))
 
 
@@ -312,6 +314,21 @@ async def test_plain_text_to_a_tls_port_and_the_other_way_round_is_refused(
     assert f":{tls[1]}" in await refusal(f"redis://localhost:{tls[1]}/0", connect_timeout=1.0, command_timeout=1.0)
     text = await refusal(f"rediss://localhost:{redis_server.port}/0", connect_timeout=1.0)
     assert text == f"Redis at localhost:{redis_server.port}: no connection within 1.0 s"
+
+
+@real_redis
+async def test_leaving_does_not_wait_for_the_farewell_of_tls(certificates: Certificates) -> None:
+    port = free_port()
+    with RedisServer("--tls-port", str(port), "--tls-auth-clients", "no", *certificates.options) as server:
+        url = f"rediss://{HOST}:{port}/0?ssl_ca_certs={certificates.authority}"
+        async with RateLimiter(url, command_timeout=0.2, shutdown_timeout=0.2) as limiter:
+            wire: Any = limiter._session.executor._wire  # type: ignore[union-attr]
+            socket = wire._writer.get_extra_info("socket")
+            assert socket.fileno() > 0
+            server.suspend()
+        # Soon, and not when the server wakes up: the loop may end with its limiters.
+        await eventually(lambda: socket.fileno() == -1, bound=1)
+        server.resume()
 
 
 def test_by_default_nothing_older_than_tls_1_2_is_spoken() -> None:
