@@ -26,6 +26,8 @@ __all__ = [
     "Granted",
     "Hook",
     "Lost",
+    "ManyKeys",
+    "Misconfigured",
     "Paused",
     "Queued",
     "Refunded",
@@ -179,7 +181,7 @@ class Defaulted(KeyEvent, frozen=True, kw_only=True):
 
 
 class Failed(Event, frozen=True, kw_only=True):
-    """The function of a ticket raised, or a configuration of another process cannot be read; `what` names it."""
+    """A ticket's function raised, another process' configuration cannot be read, or Redis refuses `what` else."""
 
     what: str
     error: str
@@ -208,6 +210,23 @@ class Restarted(Event, frozen=True, kw_only=True):
     after: float
 
 
+class Misconfigured(Event, frozen=True, kw_only=True):
+    """Redis is not set up for what this limiter promises: a setting of its, what it is, should be, and what to do."""
+
+    what: str
+    found: str
+    expected: str
+    advice: str
+
+
+class ManyKeys(Event, frozen=True, kw_only=True):
+    """This process uses so many keys at once, told of once; `name` has the most of them, `subjects`."""
+
+    keys: int
+    name: str
+    subjects: int
+
+
 Hook: TypeAlias = Callable[[Event], object]
 Emit: TypeAlias = Callable[[Event], None]
 
@@ -219,6 +238,8 @@ _LEVELS: dict[type[Event], int] = {
     Lost: logging.WARNING,
     Failed: logging.WARNING,
     Rejected: logging.WARNING,
+    Misconfigured: logging.WARNING,
+    ManyKeys: logging.WARNING,
     Connected: logging.INFO,
     Paused: logging.INFO,
     Resumed: logging.INFO,

@@ -208,6 +208,7 @@ async def health_of(session: Session | None, names: KeyNames, settings: Settings
         address=address,
         replies=replies,
         processor=processor,
+        keys=names.known,
         scripts={name: script.sha for name, script in ALL.items()},
         error=error,
     )

@@ -18,6 +18,7 @@ from ratelimit_async._processor import Processor
 from ratelimit_async._replies import Listener
 from ratelimit_async._requests import Requests
 from ratelimit_async._scripts import ALL, Scripts
+from ratelimit_async._startup import check_server
 from ratelimit_async._supervision import supervise
 from ratelimit_async._task_scripts import TaskScripts
 from ratelimit_async._task_tickets import TaskTickets
@@ -66,7 +67,7 @@ class Session:
         self.checks = Checks(self.scripts, lambda: self.replies_alive, emit)
         self.requests = Requests(self.scripts, self.client, emit)
         self.control = Control(self.scripts, names, catalog, self)
-        self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval)
+        self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval, emit)
         self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.task_grace)
         self.task_tickets = TaskTickets(self.task_scripts, emit, self._spawn)
         self.worker = Worker(
@@ -74,6 +75,7 @@ class Session:
         )
         self.listener = Listener(source, names.channels, self.client, self, emit)
         self.executor.on_next = self.processor.schedule
+        self._durable = bool(registry)
         self._replicating: Executor | None = None
         self._group: asyncio.TaskGroup | None = None
         self._executors: set[asyncio.Task[None]] = set()
@@ -249,10 +251,13 @@ class Session:
                     await self._read_control()
                 self._open = True
                 self._ready.set_result(None)
+                if not self._source.embedded:
+                    self._spawn(self._check_server())
                 await self._stop.wait()
                 await self._end(others)
-            except TimeoutError as error:
-                failure = self._source.failure(error)
+            except TimeoutError:
+                late = f"the reply channel is not subscribed within {settings.connect_timeout} s"
+                failure = self._source.failure(self.listener.problem or late)
                 self._ready.set_exception(failure)
                 self._ready.exception()
             except Exception as error:
@@ -266,6 +271,11 @@ class Session:
                 for executor in filter(None, (self.executor, self._replicating)):
                     executor.close()
                 await _cancel({*others, *self._executors})
+
+    async def _check_server(self) -> None:
+        settings = self._settings
+        replicas = settings.replicas if settings.durability == "replicated" else 0
+        await check_server(self.executor, self._emit, durable=self._durable, replicas=replicas)
 
     def _start(self, what: str, run: Callable[[], Any]) -> asyncio.Task[None]:
         assert self._group is not None

@@ -163,6 +163,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         address: The Redis in question.
         replies: Whether the reply channel is subscribed.
         processor: Whether the processor runs; None where it is switched off.
+        keys: Limit keys, each a name and subject, that this process has in use or used lately.
         scripts: The scripts' SHA1 digests by name.
         error: What went wrong, "" if nothing.
     """
@@ -173,5 +174,6 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     replies: bool
     processor: bool | None
+    keys: int
     scripts: dict[str, str]
     error: str

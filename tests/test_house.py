@@ -18,8 +18,8 @@ FLOORS = [
     {"_errors", "_limits", "_config", "_options", "_values", "_events", "_headers", "_catalog", "_upstream"}
     | {"_functions"},
     {"_settings", "_loading", "_keys", "_connection", "_supervision", "_executor", "_scripts"}
-    | {"_tasks", "_task_scripts"},
-    {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_task_tickets"},
+    | {"_tasks", "_task_scripts", "_urls", "_credentials"},
+    {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_task_tickets", "_startup"},
     {"_processor", "_worker"},
     {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_durable", "_limiter"},
     {"_cli", "_demo", "_demo_view", "_work", "__main__"},
