@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
@@ -10,7 +11,14 @@ from weakref import WeakValueDictionary
 from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    BusyLoadingError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ratelimit_async._errors import ConfigurationError, RedisUnavailable
@@ -22,18 +30,30 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAILURES",
+    "UNWILLING",
+    "Address",
     "NoScriptError",
+    "ReadOnlyError",
     "ResponseError",
+    "Server",
     "Source",
     "Wire",
+    "ask",
     "embedded_server",
+    "hidden",
+    "make_server",
+    "peer",
     "source_of",
 ]
 
 # All that a broken, hung or unwilling Redis shows itself as.
 FAILURES: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError, EOFError)
 
-_LATER = ("redis+sentinel", "redis+cluster")
+# What a server answers that does not execute anything at present, or no longer: nothing has happened.
+UNWILLING = (ReadOnlyError, BusyLoadingError, MasterDownError)
+
+Address = tuple[str, int]
+
 _SCHEMES = ("redis://", "rediss://", "unix://", "memory://")
 _EMBEDDED: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
@@ -57,8 +77,27 @@ class Wire(Protocol):
     ) -> Any: ...
 
 
-class Source:
-    """Where connections to one Redis come from."""
+class Source(Protocol):
+    """Where connections to one Redis, or to one of those that make it up, come from."""
+
+    address: str
+
+    async def open(self) -> Wire:
+        """Give a connected connection, or raise RedisUnavailable within the connect timeout."""
+        ...
+
+    def current(self, wire: Wire) -> bool:
+        """Whether a connection that was opened earlier still leads to where a new one would."""
+        return bool(wire)
+
+    def failure(self, error: BaseException | str) -> RedisUnavailable:
+        """Translate an error of redis-py or of the operating system."""
+        text = str(error) or type(error).__name__
+        return RedisUnavailable(self.address, text)
+
+
+class Server(Source):
+    """One server at an address that stays."""
 
     def __init__(self, address: str, make: Callable[[], Wire], connect_timeout: float) -> None:
         """Keep how to make a connection and how to call its server."""
@@ -79,10 +118,17 @@ class Source:
             raise
         return wire
 
-    def failure(self, error: BaseException | str) -> RedisUnavailable:
-        """Translate an error of redis-py or of the operating system."""
-        text = str(error) or type(error).__name__
-        return RedisUnavailable(self.address, text)
+
+async def ask(wire: Wire, *command: bytes | str | int) -> Any:
+    """Send one command over a connection that nobody else uses, and read its reply; the caller bounds the time."""
+    await wire.send_packed_command(wire.pack_command(*command), check_health=False)
+    return await wire.read_response(disable_decoding=True)
+
+
+def peer(wire: Wire) -> Address:
+    """Give the address that a TCP connection was made for."""
+    connection = cast("Connection", wire)
+    return connection.host, int(connection.port)
 
 
 def embedded_server(name: str) -> Any:
@@ -104,7 +150,7 @@ def source_of(url: object, client: Redis | None, connect_timeout: float) -> Sour
     """Choose where connections come from; touches neither loop nor network."""
     if client is not None:
         pool = client.connection_pool
-        return _source(
+        return make_server(
             _address(pool.connection_kwargs),
             pool.connection_class,
             pool.connection_kwargs,
@@ -113,26 +159,24 @@ def source_of(url: object, client: Redis | None, connect_timeout: float) -> Sour
     if not isinstance(url, str) or not url:
         raise ConfigurationError("url", url, f"must be a text that starts with one of {_SCHEMES}")
     scheme, found, rest = url.partition("://")
-    if scheme in _LATER:
-        raise ConfigurationError("url", _hidden(url), f"{scheme}:// is not available in this version")
     if not found or f"{scheme}://" not in _SCHEMES:
-        raise ConfigurationError("url", _hidden(url), f"must start with one of {_SCHEMES}")
+        raise ConfigurationError("url", hidden(url), f"must start with one of {_SCHEMES}")
     if scheme == "memory":
         return _embedded_source(rest, connect_timeout)
     try:
         options = cast("dict[str, Any]", dict(parse_url(url)))
         _ = urlsplit(url).port
     except ValueError as error:
-        raise ConfigurationError("url", _hidden(url), f"cannot be read: {error}") from None
+        raise ConfigurationError("url", hidden(url), f"cannot be read: {error}") from None
     if scheme != "unix" and not options.get("host"):
-        raise ConfigurationError("url", _hidden(url), "names no host")
+        raise ConfigurationError("url", hidden(url), "names no host")
     if scheme == "unix" and not options.get("path"):
-        raise ConfigurationError("url", _hidden(url), "names no socket")
+        raise ConfigurationError("url", hidden(url), "names no socket")
     path = urlsplit(url).path.strip("/")
     if scheme != "unix" and path and not path.isdecimal():
-        raise ConfigurationError("url", _hidden(url), "the path must be a database's number")
+        raise ConfigurationError("url", hidden(url), "the path must be a database's number")
     connection_class = options.pop("connection_class", Connection)
-    return _source(_address(options), connection_class, options, connect_timeout)
+    return make_server(_address(options), connection_class, options, connect_timeout)
 
 
 def _embedded_source(name: str, connect_timeout: float) -> Source:
@@ -140,15 +184,16 @@ def _embedded_source(name: str, connect_timeout: float) -> Source:
     from fakeredis import FakeAsyncRedis
 
     pool = FakeAsyncRedis(server=server).connection_pool
-    return _source(f"memory://{name}", pool.connection_class, pool.connection_kwargs, connect_timeout)
+    return make_server(f"memory://{name}", pool.connection_class, pool.connection_kwargs, connect_timeout)
 
 
-def _source(
+def make_server(
     address: str,
     connection_class: Callable[..., Any],
     options: dict[str, Any],
     connect_timeout: float,
-) -> Source:
+) -> Server:
+    """Make the source of connections to one server, from what redis-py's connections take."""
     options = {k: v for k, v in options.items() if not k.startswith(("maint_", "orig_"))}
     # RESP2: pushes and maintenance notifications would arrive between the replies that are counted off here.
     # No socket timeout: redis-py enforces it with wait_for, which swallows cancellations on Python 3.11.
@@ -161,7 +206,7 @@ def _source(
         "health_check_interval": 0,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
-    return Source(address, lambda: cast("Wire", connection_class(**options)), connect_timeout)
+    return Server(address, lambda: cast("Wire", connection_class(**options)), connect_timeout)
 
 
 def _address(options: dict[str, Any]) -> str:
@@ -170,8 +215,9 @@ def _address(options: dict[str, Any]) -> str:
     return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
 
 
-def _hidden(url: str) -> str:
-    """Hide a password: errors are logged."""
+def hidden(url: str) -> str:
+    """Hide passwords: errors are logged."""
+    url = re.sub(r"(password=)[^&]*", r"\1***", url)
     scheme, found, rest = url.partition("://")
     credentials, at, host = rest.rpartition("@")
     return f"{scheme}{found}***@{host}" if at and credentials else url

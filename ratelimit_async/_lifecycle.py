@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._catalog import Catalog
 from ratelimit_async._config import decode_cost, decode_name, decode_subject
-from ratelimit_async._connection import source_of
+from ratelimit_async._deployment import source_of
 from ratelimit_async._errors import ConfigurationError, NotStarted
 from ratelimit_async._events import Defaulted, Events, log_event
 from ratelimit_async._keys import Key, KeyNames
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
     from ratelimit_async._config import Cost, RateLimitConfig
     from ratelimit_async._events import Hook
@@ -42,19 +42,21 @@ class Lifecycle:
         *,
         limits: Mapping[str, object] | None = None,
         default: object = "100/minute",
-        client: Redis | None = None,
+        client: Redis | RedisCluster | None = None,
         hooks: Iterable[Hook] = (log_event,),
         **settings: Unpack[SettingsArguments],
     ) -> None:
         """Describe a limiter; neither event loop nor network is touched before `async with`.
 
         Args:
-            url: `redis://`, `rediss://`, `unix://`, or `memory://` for the embedded server (`memory://name` is shared
-                within the process).
+            url: `redis://`, `rediss://`, `unix://`; `redis+sentinel://host,host/primary`, `redis+cluster://host,host`
+                (`rediss+...` for TLS); or `memory://` for the embedded server (`memory://name` is shared within the
+                process).
             limits: What each name allows: texts such as `"500/minute"`, tuples `(500, 60)`, `Limit`s, lists of them,
                 mappings, or `RateLimitConfig`s. Names may be patterns such as `"tenant:*"`.
             default: The same for names that `limits` does not have; None makes such a name an error.
-            client: A `redis.asyncio` client whose server is used in place of `url`; it stays the caller's.
+            client: A `redis.asyncio` client, also one of `Sentinel.master_for`, or a `RedisCluster`: its servers are
+                used in place of `url`; it stays the caller's.
             hooks: Called with every event; the default logs them with structlog.
             **settings: `prefix` of all keys (`"rl"`); `processor` (True: grants for others too); `batch_size` (most
                 grants per script call, 100); and in seconds `poll_interval` (1.0), `lease` (5.0), `connect_timeout`

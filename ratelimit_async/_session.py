@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._checks import Checks
 from ratelimit_async._control import Control
+from ratelimit_async._deployment import executor_of
 from ratelimit_async._errors import NotStarted, RateLimitError, WrongEventLoop
 from ratelimit_async._events import Failed
-from ratelimit_async._executor import Executor
 from ratelimit_async._grants import Running
 from ratelimit_async._processor import Processor
 from ratelimit_async._replies import Listener
@@ -52,7 +52,7 @@ class Session:
         self._names = names
         self._settings = settings
         self._emit = emit
-        self.executor = Executor(source, tuple(ALL.values()), settings.command_timeout, emit)
+        self.executor = executor_of(source, tuple(ALL.values()), settings.command_timeout, emit)
         driver_lease = 2 * settings.poll_interval if settings.processor else 0.0
         self.scripts = Scripts(self.executor, names.channels, self.client, settings.lease, driver_lease)
         self.checks = Checks(self.scripts, lambda: self.replies_alive, emit)
