@@ -26,7 +26,7 @@ class Setup(Protocol):
     @property
     def url(self) -> str: ...
     def kill_primary(self, slot: int, /) -> RedisServer: ...
-    def wait_ready(self) -> None: ...
+    def restart(self, server: RedisServer, /) -> None: ...
 
 
 class FailoverResult(NamedTuple):
@@ -117,8 +117,7 @@ async def run_failover(setup: Setup, experiment: str, kills: int, *, callers: in
             since = time.monotonic()
             times = await asyncio.gather(*(load.recovered(by, since) for by in SUBJECTS))
             worst = max(worst, *times)
-            await asyncio.to_thread(killed.start)
-            await asyncio.to_thread(setup.wait_ready)
+            await asyncio.to_thread(setup.restart, killed)
         load.stopping = True
         _, stuck = await asyncio.wait(tasks, timeout=BOUND)
         for task in stuck:

@@ -130,8 +130,7 @@ async def test_an_idle_subscriber_goes_to_another_node_when_its_own_died(setup: 
         async with RateLimiter(setup.url, prefix=prefix) as other:
             await other.configure({"a": "7/minute"})
             await eventually(lambda: _allows(idle, 7))
-    killed.start()
-    setup.wait_ready()
+    setup.restart(killed)
 
 
 async def _allows(limiter: RateLimiter, n: int) -> bool:

@@ -40,7 +40,7 @@ async def test_no_request_is_lost_or_run_twice_when_primaries_are_killed(setup: 
 
 
 async def test_a_primary_that_was_demoted_while_it_lives_is_left(setup: SentinelSetup) -> None:
-    setup.wait_ready(replicas=2)
+    setup.wait_ready()
     async with RateLimiter(setup.url, prefix=uuid.uuid4().hex, limits={"a": "1 per 0.1 second"}) as limiter:
         before = (await limiter.health()).address
         waiting = [await limiter.submit("a", number, n) for n in range(60)]
@@ -51,7 +51,7 @@ async def test_a_primary_that_was_demoted_while_it_lives_is_left(setup: Sentinel
 
 
 async def test_an_idle_limiter_and_its_listener_go_to_the_new_primary(setup: SentinelSetup) -> None:
-    setup.wait_ready(replicas=2)
+    setup.wait_ready()
     prefix = uuid.uuid4().hex
     async with RateLimiter(setup.url, prefix=prefix) as idle:
         killed = setup.kill_primary()
@@ -64,8 +64,7 @@ async def test_an_idle_limiter_and_its_listener_go_to_the_new_primary(setup: Sen
         async with RateLimiter(setup.url, prefix=prefix) as other:
             await other.configure({"a": "7/minute"})
             await eventually(lambda: _allows(idle, 7))
-    killed.start()
-    setup.wait_ready()
+    setup.restart(killed)
 
 
 async def _allows(limiter: RateLimiter, n: int) -> bool:

@@ -96,7 +96,7 @@ class SentinelSetup:
         try:
             for server in (*self.servers, *self.sentinels):
                 server.start()
-            self.wait_ready(replicas=2)
+            self.wait_ready()
         except BaseException:
             self.__exit__()
             raise
@@ -106,15 +106,15 @@ class SentinelSetup:
         for server in (*self.sentinels, *self.servers):
             server.stop()
 
-    def wait_ready(self, replicas: int = 1) -> None:
-        """Wait until all sentinels agree on a primary with replicas that follow, and know of each other."""
-        until(lambda: self._ready(replicas), "sentinels")
+    def wait_ready(self) -> None:
+        """Wait until all sentinels agree on a primary with two replicas that follow, and know of each other."""
+        until(self._ready, "sentinels")
 
-    def _ready(self, replicas: int) -> bool:
+    def _ready(self) -> bool:
         primary = self.primary
         replication = primary.client.info("replication")
         online = [replication.get(f"slave{n}", {}).get("state") for n in range(2)]
-        if replication["role"] != "master" or online.count("online") < replicas:
+        if replication["role"] != "master" or online != ["online", "online"]:
             return False
         for sentinel in self.sentinels:
             reply = sentinel.call("SENTINEL", "MASTER", NAME)
@@ -123,6 +123,18 @@ class SentinelSetup:
             if seen[0] != str(primary.port) or seen[2:] != ["2", "2"]:
                 return False
         return True
+
+    def restart(self, server: RedisServer) -> None:
+        """Start a killed server again, as a replica: left to the sentinels that takes many seconds."""
+        server.start()
+
+        def followed() -> bool:
+            primary = self.primary.port
+            if primary != server.port and server.client.info("replication").get("master_port") != primary:
+                server.call("REPLICAOF", "127.0.0.1", primary)
+            return self._ready()
+
+        until(followed, "sentinels")
 
     def kill_primary(self, _slot: int = 0) -> RedisServer:
         """Kill -9; give the server that is gone."""
@@ -216,6 +228,11 @@ class ClusterSetup:
     def primaries(self) -> list[RedisServer]:
         return [server for server in self.servers if server.client.info("replication")["role"] == "master"]
 
+    def restart(self, server: RedisServer) -> None:
+        """Start a killed server again; it follows whoever took over."""
+        server.start()
+        self.wait_ready()
+
     def kill_primary(self, slot: int = 0) -> RedisServer:
         """Kill -9 the owner of a slot; give the server that is gone."""
         server = self.owner_of(slot)
@@ -230,8 +247,19 @@ class ClusterSetup:
         time.sleep(pause)
         while keys := source.call("CLUSTER", "GETKEYSINSLOT", slot, 10):
             source.call("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
-        for server in (to, source):
+        others = [server for server in self.primaries() if server not in (to, source)]
+        for server in (to, source, *others):
             server.call("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(to))
+        # Epochs that were raised at once are the same until gossip has settled it: a move before that loses the slot.
+        until(self._settled, "epochs")
+
+    def _settled(self) -> bool:
+        """Whether all primaries see the same primaries, with slots and distinct epochs."""
+        views = []
+        for server in self.primaries():
+            nodes = [node for node in self._nodes(server) if "master" in node[2]]
+            views.append(sorted((node[0], node[6], *_slots(node[8:])) for node in nodes))
+        return all(view == views[0] for view in views) and len({view[1] for view in views[0]}) == len(views[0])
 
     def reshard_all(self, source: RedisServer, to: RedisServer) -> None:
         """Move all slots of a node: those with keys one by one, the empty ones at once."""
