@@ -26,7 +26,7 @@ class Setup(Protocol):
     @property
     def url(self) -> str: ...
     def kill_primary(self, slot: int, /) -> RedisServer: ...
-    def restart(self, server: RedisServer, /) -> None: ...
+    def wait_back(self, server: RedisServer, /) -> None: ...
 
 
 class FailoverResult(NamedTuple):
@@ -117,7 +117,9 @@ async def run_failover(setup: Setup, experiment: str, kills: int, *, callers: in
             since = time.monotonic()
             times = await asyncio.gather(*(load.recovered(by, since) for by in SUBJECTS))
             worst = max(worst, *times)
-            await asyncio.to_thread(setup.restart, killed)
+            # Not in a thread: servers die with the thread that started them.
+            killed.start()
+            await asyncio.to_thread(setup.wait_back, killed)
         load.stopping = True
         _, stuck = await asyncio.wait(tasks, timeout=BOUND)
         for task in stuck:

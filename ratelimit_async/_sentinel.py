@@ -45,8 +45,9 @@ class SentinelSource(Source):
         self._options = options
         self._connect_timeout = connect_timeout
         self._primary: Address | None = None
-        # Of the sentinels until the primary is known.
-        self.address = f"{','.join(sentinel.address for sentinel in sentinels)}/{name}"
+        self._where = f"{','.join(sentinel.address for sentinel in sentinels)}/{name}"
+        # The primary's, once it is known.
+        self.address = self._where
 
     def current(self, wire: Wire) -> bool:
         """Whether it leads to what was the primary when that was last asked."""
@@ -70,7 +71,7 @@ class SentinelSource(Source):
                     return opened
         except TimeoutError:
             problems.append(f"nothing found within {self._connect_timeout} s")
-        raise self.failure("; ".join(dict.fromkeys(problems)))
+        raise RedisUnavailable(self._where, "; ".join(dict.fromkeys(problems)))
 
     async def follow(self, wire: Wire) -> None:
         """Ask on for as long as a connection to the primary lasts; ends it when the primary is another."""

@@ -76,35 +76,6 @@ async def test_slots_move_under_load_and_nobody_notices(setup: ClusterSetup, pau
         assert len(results) > 20
 
 
-async def test_a_node_that_gives_all_its_slots_away_is_left_and_found_again(setup: ClusterSetup) -> None:
-    prefix = uuid.uuid4().hex
-    stopping = False
-    hits = dict.fromkeys(map(str, range(20)), 0)
-    async with RateLimiter(setup.url, prefix=prefix, limits=LIMITS) as limiter:
-        session = limiter._session
-        assert session is not None
-
-        async def hit_again(by: str) -> None:
-            while not stopping:
-                assert (await limiter.hit("a", by=by)).allowed
-                hits[by] += 1
-
-        tasks = [asyncio.create_task(hit_again(by)) for by in hits]
-        first, second = setup.primaries()[:2]
-        await asyncio.to_thread(setup.reshard_all, first, second)
-        await eventually(lambda: len(session.executor.nodes()) == 2, BOUND)
-        # The connections of one without slots are closed.
-        await eventually(lambda: not [c for c in first.client.client_list() if c["cmd"] == "evalsha"])
-        await asyncio.to_thread(setup.reshard_all, second, first)
-        await eventually(lambda: len(session.executor.nodes()) == 2, BOUND)
-        before = sum(hits.values())
-        await eventually(lambda: sum(hits.values()) > before + 100)
-        stopping = True
-        await asyncio.gather(*tasks)
-        for by, count in hits.items():
-            assert (await limiter.status("a", by=by)).limits[0].used == count
-
-
 async def test_no_request_is_lost_or_run_twice_when_primaries_are_killed(setup: ClusterSetup) -> None:
     result = await run_failover(setup, "cluster", kills=3)
     report_failover(result)
@@ -130,7 +101,8 @@ async def test_an_idle_subscriber_goes_to_another_node_when_its_own_died(setup: 
         async with RateLimiter(setup.url, prefix=prefix) as other:
             await other.configure({"a": "7/minute"})
             await eventually(lambda: _allows(idle, 7))
-    setup.restart(killed)
+    killed.start()
+    setup.wait_back(killed)
 
 
 async def _allows(limiter: RateLimiter, n: int) -> bool:
@@ -169,3 +141,32 @@ async def test_a_redis_that_is_no_cluster_is_an_error(redis_url: str) -> None:
     with pytest.raises(RedisUnavailable, match="cluster support disabled"):
         async with RateLimiter(redis_url.replace("redis://", "redis+cluster://")):
             pass
+
+
+async def test_a_node_that_gives_all_its_slots_away_is_left_and_found_again(setup: ClusterSetup) -> None:
+    prefix = uuid.uuid4().hex
+    stopping = False
+    hits = dict.fromkeys(map(str, range(20)), 0)
+    async with RateLimiter(setup.url, prefix=prefix, limits=LIMITS) as limiter:
+        session = limiter._session
+        assert session is not None
+
+        async def hit_again(by: str) -> None:
+            while not stopping:
+                assert (await limiter.hit("a", by=by)).allowed
+                hits[by] += 1
+
+        tasks = [asyncio.create_task(hit_again(by)) for by in hits]
+        first, second = setup.primaries()[:2]
+        await asyncio.to_thread(setup.reshard_all, first, second)
+        await eventually(lambda: len(session.executor.nodes()) == 2, BOUND)
+        # The connections of one without slots are closed.
+        await eventually(lambda: not [c for c in first.client.client_list() if c["cmd"] == "evalsha"])
+        await asyncio.to_thread(setup.reshard_all, second, first)
+        await eventually(lambda: len(session.executor.nodes()) == 2, BOUND)
+        before = sum(hits.values())
+        await eventually(lambda: sum(hits.values()) > before + 100)
+        stopping = True
+        await asyncio.gather(*tasks)
+        for by, count in hits.items():
+            assert (await limiter.status("a", by=by)).limits[0].used == count

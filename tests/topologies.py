@@ -124,9 +124,8 @@ class SentinelSetup:
                 return False
         return True
 
-    def restart(self, server: RedisServer) -> None:
-        """Start a killed server again, as a replica: left to the sentinels that takes many seconds."""
-        server.start()
+    def wait_back(self, server: RedisServer) -> None:
+        """Wait until a server that was started again follows; left to the sentinels that takes many seconds."""
 
         def followed() -> bool:
             primary = self.primary.port
@@ -228,9 +227,8 @@ class ClusterSetup:
     def primaries(self) -> list[RedisServer]:
         return [server for server in self.servers if server.client.info("replication")["role"] == "master"]
 
-    def restart(self, server: RedisServer) -> None:
-        """Start a killed server again; it follows whoever took over."""
-        server.start()
+    def wait_back(self, _server: RedisServer) -> None:
+        """Wait until a server that was started again follows whoever took over."""
         self.wait_ready()
 
     def kill_primary(self, slot: int = 0) -> RedisServer:
@@ -263,21 +261,23 @@ class ClusterSetup:
 
     def reshard_all(self, source: RedisServer, to: RedisServer) -> None:
         """Move all slots of a node: those with keys one by one, the empty ones at once."""
-        slots = [slot for node in self._nodes(source) if "myself" in node[2] for slot in _slots(node[8:])]
-        for slot in slots:
-            if source.call("CLUSTER", "COUNTKEYSINSLOT", slot):
+        while slots := [slot for node in self._nodes(source) if "myself" in node[2] for slot in _slots(node[8:])]:
+            with source.client.pipeline(transaction=False) as pipe:
+                for slot in slots:
+                    pipe.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
+                counts = dict(zip(slots, pipe.execute(), strict=True))
+            for slot in [slot for slot in slots if counts[slot]]:
                 self.reshard(slot, to)
-        empty = [slot for node in self._nodes(source) if "myself" in node[2] for slot in _slots(node[8:])]
-        for server in (to, source):
-            with server.client.pipeline(transaction=False) as pipe:
-                for slot in empty:
-                    pipe.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(to))
-                pipe.execute(raise_on_error=False)
-            if server is to:
-                server.call("CLUSTER", "BUMPEPOCH")
-        # A key may have come into a slot that was empty.
-        for slot in [slot for node in self._nodes(source) if "myself" in node[2] for slot in _slots(node[8:])]:
-            self.reshard(slot, to)
+            target = self.id_of(to)
+            for server in (to, source):
+                with server.client.pipeline(transaction=False) as pipe:
+                    for slot in [slot for slot in slots if not counts[slot]]:
+                        pipe.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target)
+                    # A key may have come into a slot that was empty: the next round moves it.
+                    pipe.execute(raise_on_error=False)
+                if server is to:
+                    to.call("CLUSTER", "BUMPEPOCH")
+        until(self._settled, "epochs")
 
 
 def slot_of(prefix: str, name: str, by: str = "") -> int:
