@@ -56,12 +56,17 @@ class SentinelSource(Source):
     async def open(self) -> Wire:
         """Connect to the primary, or raise RedisUnavailable within the connect timeout."""
         problems: list[str] = []
+        failed: Address | None = None
         try:
             async with asyncio.timeout(self._connect_timeout):
                 for sentinel in list(self._sentinels):
                     try:
                         async with self._patience(), self._connected(sentinel) as wire:
                             primary = await self._ask(wire)
+                        if primary == failed:
+                            continue
+                        failed = primary
+                        async with self._patience():
                             opened = await self._open(primary)
                     except _FAILURES as error:
                         problems.append(str(error) or f"{sentinel.address}: {type(error).__name__}")

@@ -85,6 +85,20 @@ async def test_no_request_is_lost_or_run_twice_when_primaries_are_killed(setup: 
     assert result.worst_recovery < BOUND
 
 
+async def test_a_primary_that_hangs_is_left(setup: ClusterSetup) -> None:
+    prefix = uuid.uuid4().hex
+    async with RateLimiter(setup.url, prefix=prefix, limits=LIMITS, command_timeout=2) as limiter:
+        waiting = [await limiter.submit("queue", number, n) for n in range(100)]
+        hung = setup.owner_of(slot_of(prefix, "queue"))
+        hung.suspend()
+        try:
+            assert await asyncio.gather(*waiting) == list(range(100))
+            await eventually(lambda: healthy(limiter), BOUND)
+        finally:
+            hung.resume()
+    setup.wait_back(hung)
+
+
 async def test_an_idle_subscriber_goes_to_another_node_when_its_own_died(setup: ClusterSetup) -> None:
     prefix = uuid.uuid4().hex
 

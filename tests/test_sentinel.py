@@ -32,6 +32,10 @@ async def healthy(limiter: RateLimiter) -> bool:
     return (await limiter.health()).ok
 
 
+async def is_at(limiter: RateLimiter, server: RedisServer) -> bool:
+    return (await limiter.health()).address == f"127.0.0.1:{server.port}"
+
+
 async def test_no_request_is_lost_or_run_twice_when_primaries_are_killed(setup: SentinelSetup) -> None:
     result = await run_failover(setup, "sentinel", kills=2)
     report_failover(result)
@@ -43,13 +47,28 @@ async def test_no_request_is_lost_or_run_twice_when_primaries_are_killed(setup: 
 
 async def test_a_primary_that_was_demoted_while_it_lives_is_left(setup: SentinelSetup) -> None:
     setup.wait_ready()
-    async with RateLimiter(setup.url, prefix=uuid.uuid4().hex, limits={"a": "1 per 0.1 second"}) as limiter:
-        before = (await limiter.health()).address
+    async with RateLimiter(setup.url, prefix=uuid.uuid4().hex, limits={"a": "1 per 0.05 second"}) as limiter:
+        before = setup.primary
         waiting = [await limiter.submit("a", number, n) for n in range(60)]
         setup.sentinels[0].call("SENTINEL", "FAILOVER", NAME)
         assert await asyncio.gather(*waiting) == list(range(60))
         await eventually(lambda: healthy(limiter))
-        assert (await limiter.health()).address == f"127.0.0.1:{setup.primary.port}" != before
+        await eventually(lambda: setup.primary is not before, BOUND)
+        await eventually(lambda: is_at(limiter, setup.primary), BOUND)
+    setup.wait_back(before)
+
+
+async def test_a_primary_that_hangs_is_left(setup: SentinelSetup) -> None:
+    async with RateLimiter(setup.url, prefix=uuid.uuid4().hex, limits={"a": "1 per 0.05 second"}) as limiter:
+        waiting = [await limiter.submit("a", number, n) for n in range(30)]
+        hung = setup.primary
+        hung.suspend()
+        try:
+            assert await asyncio.gather(*waiting) == list(range(30))
+            assert not await is_at(limiter, hung)
+        finally:
+            hung.resume()
+    setup.wait_back(hung)
 
 
 async def test_an_idle_limiter_and_its_listener_go_to_the_new_primary(setup: SentinelSetup) -> None:

@@ -246,10 +246,16 @@ class ClusterSetup:
         while keys := source.call("CLUSTER", "GETKEYSINSLOT", slot, 10):
             source.call("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
         others = [server for server in self.primaries() if server not in (to, source)]
-        for server in (to, source, *others):
-            server.call("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(to))
-        # Epochs that were raised at once are the same until gossip has settled it: a move before that loses the slot.
-        until(self._settled, "epochs")
+        # Gossip that was under way may undo it for some: said again until all agree. Epochs that were raised at once
+        # are the same for a moment: a move before that is settled loses the slot.
+        for _ in range(10):
+            for server in (to, source, *others):
+                server.call("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(to))
+            with contextlib.suppress(RuntimeError):
+                until(self._settled, "epochs", bound=2)
+                return
+            to.call("CLUSTER", "BUMPEPOCH")
+        raise RuntimeError(f"slot {slot} finds no owner")
 
     def _settled(self) -> bool:
         """Whether all primaries see the same primaries, with slots and distinct epochs."""
