@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ratelimit_async import RateLimiter, RedisUnavailable
+from tests.helpers import eventually
 from tests.topologies import slot_of
 
 if TYPE_CHECKING:
@@ -81,10 +82,8 @@ class Load:
 
     async def recovered(self, by: str, since: float) -> float:
         """Wait until a subject is served after a moment; how long that took."""
-        end = since + BOUND
-        while self.last[by] <= since and time.monotonic() < end:
-            await asyncio.sleep(0.005)
-        return time.monotonic() - since
+        await eventually(lambda: self.last[by] > since, BOUND)
+        return self.last[by] - since
 
 
 def over_admitted(moments: list[float]) -> int:

@@ -58,6 +58,7 @@ async def test_slots_move_under_load_and_nobody_notices(setup: ClusterSetup, pau
             while not stopping:
                 assert (await limiter.hit("a")).allowed
                 hits += 1
+                await asyncio.sleep(0.002)
 
         async def wait_again(limiter: RateLimiter) -> None:
             while not stopping:
@@ -74,6 +75,10 @@ async def test_slots_move_under_load_and_nobody_notices(setup: ClusterSetup, pau
         # Nothing was lost on the way, and nothing charged twice.
         assert (await one.status("a")).limits[0].used == hits
         assert len(results) > 20
+    refusals = setup.refusals()
+    print(refusals)
+    assert refusals["MOVED"]
+    assert not pause or (refusals["ASK"] and refusals["TRYAGAIN"])
 
 
 async def test_no_request_is_lost_or_run_twice_when_primaries_are_killed(setup: ClusterSetup) -> None:

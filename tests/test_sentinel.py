@@ -14,7 +14,7 @@ from bench.failover import AMOUNT, BOUND, SUBJECTS, report_failover, run_failove
 from ratelimit_async import RateLimiter, RedisUnavailable
 from tests.helpers import eventually, number
 from tests.servers import RedisServer, free_port
-from tests.topologies import NAME, SentinelSetup, until
+from tests.topologies import NAME, SentinelSetup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,4 +133,4 @@ async def test_sentinels_that_are_gone_are_passed_over(setup: SentinelSetup) -> 
             assert (await limiter.hit("a")).allowed
     finally:
         setup.sentinels[0].start()
-        until(lambda: setup.sentinels[0].client.ping(), "sentinel")
+        setup.wait_ready()

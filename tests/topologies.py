@@ -224,6 +224,14 @@ class ClusterSetup:
                         return server
         raise RuntimeError(f"nobody owns slot {slot}")
 
+    def refusals(self) -> dict[str, int]:
+        """How often the nodes have said MOVED, ASK, TRYAGAIN and so on."""
+        counts: dict[str, int] = {}
+        for server in self.servers:
+            for name, stat in server.client.info("errorstats").items():
+                counts[name] = counts.get(name, 0) + stat["count"]
+        return {name.removeprefix("errorstat_"): count for name, count in counts.items()}
+
     def primaries(self) -> list[RedisServer]:
         return [server for server in self.servers if server.client.info("replication")["role"] == "master"]
 
@@ -238,13 +246,14 @@ class ClusterSetup:
         return server
 
     def reshard(self, slot: int, to: RedisServer, pause: float = 0.0) -> None:
-        """Move a slot as redis-cli does, key by key; `pause`, s, in the middle of it."""
+        """Move a slot as redis-cli does, key by key; `pause`, s, before the keys move and after."""
         source = self.owner_of(slot)
         to.call("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
         source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(to))
         time.sleep(pause)
         while keys := source.call("CLUSTER", "GETKEYSINSLOT", slot, 10):
             source.call("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+        time.sleep(pause)
         others = [server for server in self.primaries() if server not in (to, source)]
         # Gossip that was under way may undo it for some: said again until all agree. Epochs that were raised at once
         # are the same for a moment: a move before that is settled loses the slot.
@@ -255,15 +264,18 @@ class ClusterSetup:
                 until(self._settled, "epochs", bound=2)
                 return
             to.call("CLUSTER", "BUMPEPOCH")
-        raise RuntimeError(f"slot {slot} finds no owner")
+        views = {server.port: self._view(server) for server in self.primaries()}
+        raise RuntimeError(f"slot {slot} finds no owner: {views}")
 
     def _settled(self) -> bool:
         """Whether all primaries see the same primaries, with slots and distinct epochs."""
-        views = []
-        for server in self.primaries():
-            nodes = [node for node in self._nodes(server) if "master" in node[2]]
-            views.append(sorted((node[0], node[6], *_slots(node[8:])) for node in nodes))
+        views = [self._view(server) for server in self.primaries()]
         return all(view == views[0] for view in views) and len({view[1] for view in views[0]}) == len(views[0])
+
+    def _view(self, server: RedisServer) -> list[tuple[str, ...]]:
+        """Who are the primaries, with which epochs and slots, by the word of one of them."""
+        nodes = [node for node in self._nodes(server) if "master" in node[2]]
+        return sorted((node[0], node[6], *(text for text in node[8:] if text[0] != "[")) for node in nodes)
 
     def reshard_all(self, source: RedisServer, to: RedisServer) -> None:
         """Move all slots of a node: those with keys one by one, the empty ones at once."""
