@@ -37,8 +37,9 @@ class FailoverResult(NamedTuple):
     kills: int
     requests: int
     hits: int
-    # Told to the caller: whether they were charged is not known, what they asked for has not run.
+    # Requests that ended with RedisUnavailable, and hits: whether those were charged is not known.
     refused: int
+    unknown: int
     lost: int
     duplicated: int
     over_admitted: int
@@ -55,6 +56,7 @@ class Load:
         self.runs: dict[int, int] = {}
         self.hits = 0
         self.refused = 0
+        self.unknown = 0
         self.stopping = False
         self._numbers = itertools.count()
 
@@ -77,7 +79,7 @@ class Load:
             try:
                 await limiter.hit("checks", by=by)
             except RedisUnavailable:
-                self.refused += 1
+                self.unknown += 1
             await asyncio.sleep(0.01)
 
     async def recovered(self, by: str, since: float) -> float:
@@ -123,14 +125,18 @@ async def run_failover(setup: Setup, experiment: str, kills: int, *, callers: in
         _, stuck = await asyncio.wait(tasks, timeout=BOUND)
         for task in stuck:
             task.cancel()
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*stuck, return_exceptions=True)
+        for task in tasks:
+            if task not in stuck:
+                task.result()
     runs = list(load.runs.values())
     return FailoverResult(
         experiment,
         kills,
-        len(runs),
+        len(runs) + load.refused,
         load.hits,
         load.refused,
+        load.unknown,
         lost=runs.count(0),
         duplicated=sum(count > 1 for count in runs),
         over_admitted=sum(map(over_admitted, load.granted.values())),
@@ -142,6 +148,7 @@ def report_failover(result: FailoverResult) -> None:
     """Print a line of the table."""
     print(
         f"  {result.experiment} ({result.kills} kills): {result.requests} requests, {result.hits} hits, "
-        f"{result.refused} refused, {result.lost} lost, {result.duplicated} duplicated, "
-        f"{result.over_admitted} over-admitted, worst recovery {result.worst_recovery:.2f} s"
+        f"{result.refused} requests refused, {result.unknown} hits unknown, {result.lost} lost, "
+        f"{result.duplicated} duplicated, {result.over_admitted} over-admitted, "
+        f"worst recovery {result.worst_recovery:.2f} s"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from bench.failover import AMOUNT, BOUND, SUBJECTS, report_failover, run_failover
+from bench.failover import AMOUNT, BOUND, PERIOD, SUBJECTS, over_admitted, report_failover, run_failover
 from ratelimit_async import RateLimiter, RedisUnavailable
 from tests.helpers import eventually, number
 from tests.servers import RedisServer, free_port
@@ -34,6 +34,12 @@ async def healthy(limiter: RateLimiter) -> bool:
 
 async def is_at(limiter: RateLimiter, server: RedisServer) -> bool:
     return (await limiter.health()).address == f"127.0.0.1:{server.port}"
+
+
+def test_over_admission_is_counted() -> None:
+    spread = [n * PERIOD / AMOUNT for n in range(100)]
+    assert over_admitted(spread) == 0
+    assert over_admitted([*spread, 1.0]) == AMOUNT
 
 
 async def test_no_request_is_lost_or_run_twice_when_primaries_are_killed(setup: SentinelSetup) -> None:

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis.asyncio
+from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.sentinel import Sentinel
 
 from ratelimit_async import QueueConfig, RateLimitConfig, RateLimiter, RequestCancelled, UnknownRequest
+from ratelimit_async._cluster import ClusterSource
+from ratelimit_async._connection import peer
+from ratelimit_async._deployment import source_of
+from ratelimit_async._sentinel import SentinelSource
 from tests.helpers import eventually, is_paused, number
 from tests.topologies import NAME, ClusterSetup, SentinelSetup
 
@@ -19,6 +24,41 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real_redis
 SUBJECTS = [f"user {n}" for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("url", "encrypted"),
+    [
+        ("rediss+sentinel://me:pw@a,b:1/m/3?sentinel_password=other&ssl_ca_certs=ca.pem", True),
+        ("rediss+sentinel://me:pw@a,b:1/m/3?sentinel_password=other&ssl_ca_certs=ca.pem&sentinel_ssl=false", False),
+        ("redis+sentinel://me:pw@a,b:1/m/3?sentinel_password=other", False),
+    ],
+)
+def test_sentinels_get_their_own_password_and_the_tls_of_their_primary(url: str, encrypted: bool) -> None:
+    source = source_of(url, None, 1.0)
+    assert isinstance(source, SentinelSource)
+    assert issubclass(source._connection_class, SSLConnection) is url.startswith("rediss")
+    assert [source._options[field] for field in ("username", "password", "db")] == ["me", "pw", 3]
+    assert "sentinel" not in "".join(source._options)
+    addresses = set()
+    for sentinel in source._sentinels:
+        wire = sentinel._make()
+        assert isinstance(wire, Connection)
+        assert isinstance(wire, SSLConnection) is encrypted
+        assert (wire.username, wire.password, wire.db) == (None, "other", 0)
+        if isinstance(wire, SSLConnection):
+            assert wire.ca_certs == "ca.pem"
+        addresses.add(peer(wire))
+    assert addresses == {("a", 26379), ("b", 1)}
+
+
+def test_every_node_of_a_cluster_gets_user_password_and_tls() -> None:
+    source = source_of("rediss+cluster://me:pw@a,[::1]:7000?ssl_ca_certs=ca.pem", None, 1.0)
+    assert isinstance(source, ClusterSource)
+    assert source._seeds == [("a", 6379), ("::1", 7000)]
+    wire = source.node(("c", 1))._make()
+    assert isinstance(wire, SSLConnection)
+    assert (wire.username, wire.password, wire.ca_certs, *peer(wire)) == ("me", "pw", "ca.pem", "c", 1)
 
 
 @pytest.fixture(scope="module", params=[SentinelSetup, ClusterSetup], ids=["sentinel", "cluster"])
