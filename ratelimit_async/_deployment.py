@@ -10,10 +10,11 @@ from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from ratelimit_async import _connection
-from ratelimit_async._cluster import ClusterSource, Router
+from ratelimit_async._cluster import ClusterSource
 from ratelimit_async._connection import hidden, make_server
 from ratelimit_async._errors import ConfigurationError
 from ratelimit_async._executor import Executor
+from ratelimit_async._router import Router
 from ratelimit_async._sentinel import SentinelExecutor, SentinelSource
 
 if TYPE_CHECKING:

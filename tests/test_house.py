@@ -16,7 +16,8 @@ import ratelimit_async
 PACKAGE = Path(ratelimit_async.__file__).parent
 FLOORS = [
     {"_errors", "_limits", "_config", "_options", "_values", "_events", "_headers", "_catalog", "_upstream"},
-    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_executor", "_sentinel", "_cluster"},
+    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_executor"},
+    {"_sentinel", "_cluster", "_router"},
     {"_deployment", "_scripts"},
     {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants"},
     {"_processor"},
