@@ -76,7 +76,7 @@ async def test_slots_move_under_load_and_nobody_notices(setup: ClusterSetup, pau
             for limiter in (one, other)
             for work in [hit_again] * 4 + [wait_again] * 10
         ]
-        await move_on(setup, slots, times=6 if pause else 20, pause=pause)
+        await move_on(setup, slots, times=4 if pause else 20, pause=pause)
         stopping = True
         await asyncio.gather(*tasks)
         # Nothing was lost on the way, and nothing charged twice.
@@ -89,7 +89,7 @@ async def test_slots_move_under_load_and_nobody_notices(setup: ClusterSetup, pau
 
 
 async def test_no_request_is_lost_or_run_twice_when_primaries_are_killed(setup: ClusterSetup) -> None:
-    result = await run_failover(setup, "cluster", kills=3)
+    result = await run_failover(setup, "cluster", kills=2)
     report_failover(result)
     assert result.requests > 0
     assert (result.lost, result.duplicated) == (0, 0)
@@ -159,6 +159,41 @@ async def test_a_primary_that_is_demoted_while_it_lives_is_left_without_an_error
         stopping = True
         await asyncio.gather(*tasks)
         assert (await limiter.status("a")).limits[0].used == hits
+    setup.wait_ready()
+
+
+async def test_a_slot_that_nobody_serves_is_an_outage_of_its_keys_until_it_is_served(setup: ClusterSetup) -> None:
+    prefix = uuid.uuid4().hex
+    slot = slot_of(prefix, "a")
+    owner = setup.owner_of(slot)
+    async with RateLimiter(setup.url, prefix=prefix, limits=LIMITS, command_timeout=0.5) as limiter:
+        owner.call("CLUSTER", "DELSLOTS", slot)
+        with pytest.raises(RedisUnavailable, match="not served"):
+            await limiter.hit("a")
+        async with RateLimiter(setup.url, prefix=prefix, limits=LIMITS) as patient:
+            # Neither fails while it waits, nor when it must wait no longer.
+            waiting = asyncio.create_task(patient.hit("a"))
+            left = asyncio.create_task(limiter.hit("a"))
+            await eventually(lambda: setup.refusals().get("CLUSTERDOWN", 0) > 2)
+            owner.call("CLUSTER", "ADDSLOTS", slot)
+            assert (await waiting).allowed
+        await asyncio.gather(left, return_exceptions=True)
+        assert (await limiter.hit("a")).allowed
+    setup.wait_ready()
+
+
+async def test_calls_that_wait_for_a_slot_end_with_the_limiter(setup: ClusterSetup) -> None:
+    prefix = uuid.uuid4().hex
+    slot = slot_of(prefix, "a")
+    owner = setup.owner_of(slot)
+    async with RateLimiter(setup.url, prefix=prefix, limits=LIMITS, command_timeout=60, shutdown_timeout=0) as limiter:
+        before = setup.refusals().get("CLUSTERDOWN", 0)
+        owner.call("CLUSTER", "DELSLOTS", slot)
+        waiting = asyncio.create_task(limiter.hit("a"))
+        await eventually(lambda: setup.refusals().get("CLUSTERDOWN", 0) > before)
+    with pytest.raises(RedisUnavailable, match="has ended"):
+        await waiting
+    owner.call("CLUSTER", "ADDSLOTS", slot)
     setup.wait_ready()
 
 

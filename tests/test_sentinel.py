@@ -12,6 +12,8 @@ import redis
 
 from bench.failover import AMOUNT, BOUND, PERIOD, SUBJECTS, over_admitted, report_failover, run_failover
 from ratelimit_async import RateLimiter, RedisUnavailable
+from ratelimit_async._deployment import source_of
+from ratelimit_async._sentinel import SentinelSource
 from tests.helpers import eventually, number
 from tests.servers import RedisServer, free_port
 from tests.topologies import NAME, SentinelSetup
@@ -116,6 +118,16 @@ async def test_a_primary_that_became_a_replica_gets_the_call_again_when_it_is_ba
 
 def _refused(server: RedisServer) -> int:
     return int(server.client.info("errorstats").get("errorstat_READONLY", {}).get("count", 0))
+
+
+async def test_what_a_sentinel_calls_the_primary_must_say_so_itself(setup: SentinelSetup) -> None:
+    source = source_of(setup.url, None, 1.0)
+    assert isinstance(source, SentinelSource)
+    replica = next(server for server in setup.servers if server is not setup.primary)
+    with pytest.raises(RedisUnavailable, match="is no primary but a slave"):
+        await source._open(("127.0.0.1", replica.port))
+    wire = await source._open(("127.0.0.1", setup.primary.port))
+    await wire.disconnect()
 
 
 async def test_a_wrong_password_for_the_sentinels_is_an_error_that_does_not_show_it(setup: SentinelSetup) -> None:
