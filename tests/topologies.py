@@ -55,7 +55,7 @@ class SentinelServer(RedisServer):
             f"dir {self._directory}",
             f"sentinel monitor {NAME} 127.0.0.1 {primary} 2",
             f"sentinel down-after-milliseconds {NAME} 500",
-            f"sentinel failover-timeout {NAME} 3000",
+            f"sentinel failover-timeout {NAME} 2000",
             f"sentinel parallel-syncs {NAME} 2",
         ]
         if password:
