@@ -9,7 +9,14 @@ from weakref import WeakValueDictionary
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    BusyLoadingError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ratelimit_async._credentials import Credentials
@@ -20,22 +27,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from redis.asyncio import Redis
+    from redis.asyncio.connection import Connection
 
 __all__ = [
     "FAILURES",
+    "UNWILLING",
+    "Address",
     "NoScriptError",
+    "ReadOnlyError",
     "ResponseError",
+    "Server",
     "Source",
     "Wire",
+    "ask",
     "embedded_server",
     "hang_up",
+    "make_server",
+    "peer",
     "source_of",
 ]
 
 # All that a broken, hung or unwilling Redis shows itself as.
 FAILURES: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError, EOFError)
 
-_LATER = ("redis+sentinel", "redis+cluster")
+# What a server answers that does not execute anything at present, or no longer: nothing has happened.
+UNWILLING = (ReadOnlyError, BusyLoadingError, MasterDownError)
+
+Address = tuple[str, int]
+
 _SCHEMES = ("redis://", "rediss://", "unix://", "memory://")
 _EMBEDDED: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
@@ -59,19 +78,39 @@ class Wire(Protocol):
     ) -> Any: ...
 
 
-class Source:
-    """Where connections to one Redis come from."""
+class Source(Protocol):
+    """Where connections to one Redis, or to one of those that make it up, come from."""
+
+    address: str
+
+    async def open(self) -> Wire:
+        """Give a connected connection, or raise RedisUnavailable within the connect timeout."""
+        ...
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is the embedded server of this process."""
+        return self.address.startswith("memory://")
+
+    def current(self, wire: Wire) -> bool:
+        """Whether a connection that was opened earlier still leads to where a new one would."""
+        del wire
+        return True
+
+    def failure(self, error: BaseException | str) -> RedisUnavailable:
+        """Translate an error of redis-py or of the operating system."""
+        text = str(error) or type(error).__name__
+        return RedisUnavailable(self.address, text)
+
+
+class Server(Source):
+    """One server at an address that stays."""
 
     def __init__(self, address: str, make: Callable[[], Wire], connect_timeout: float) -> None:
         """Keep how to make a connection and how to call its server."""
         self.address = address
         self._make = make
         self._connect_timeout = connect_timeout
-
-    @property
-    def embedded(self) -> bool:
-        """Whether it is the embedded server of this process."""
-        return self.address.startswith("memory://")
 
     async def open(self) -> Wire:
         """Give a connected connection, or raise RedisUnavailable within the connect timeout."""
@@ -86,10 +125,17 @@ class Source:
             raise
         return wire
 
-    def failure(self, error: BaseException | str) -> RedisUnavailable:
-        """Translate an error of redis-py or of the operating system."""
-        text = str(error) or type(error).__name__
-        return RedisUnavailable(self.address, text)
+
+async def ask(wire: Wire, *command: bytes | str | int) -> Any:
+    """Send one command over a connection that nobody else uses, and read its reply; the caller bounds the time."""
+    await wire.send_packed_command(wire.pack_command(*command), check_health=False)
+    return await wire.read_response(disable_decoding=True)
+
+
+def peer(wire: Wire) -> Address:
+    """Give the address that a TCP connection was made for."""
+    connection = cast("Connection", wire)
+    return connection.host, int(connection.port)
 
 
 async def hang_up(wire: Wire) -> None:
@@ -127,19 +173,17 @@ def source_of(
     if client is not None:
         pool = client.connection_pool
         options: dict[str, Any] = pool.connection_kwargs
-        return _source(_address(options), pool.connection_class, options, connect_timeout, credentials)
+        return make_server(_address(options), pool.connection_class, options, connect_timeout, credentials)
     if not isinstance(url, str) or not url:
         # Whatever it is, it may hold a password.
         raise ConfigurationError("url", type(url), f"must be a text that starts with one of {_SCHEMES}")
     scheme, found, rest = url.partition("://")
-    if scheme in _LATER:
-        raise ConfigurationError("url", hidden(url), f"{scheme}:// is not available in this version")
     if not found or f"{scheme}://" not in _SCHEMES:
         raise ConfigurationError("url", hidden(url), f"must start with one of {_SCHEMES}")
     if scheme == "memory":
         return _embedded_source(rest, connect_timeout)
     connection_class, options = read_url(url)
-    return _source(_address(options), connection_class, options, connect_timeout, credentials)
+    return make_server(_address(options), connection_class, options, connect_timeout, credentials)
 
 
 def _embedded_source(name: str, connect_timeout: float) -> Source:
@@ -147,16 +191,17 @@ def _embedded_source(name: str, connect_timeout: float) -> Source:
     from fakeredis import FakeAsyncRedis
 
     pool = FakeAsyncRedis(server=server).connection_pool
-    return _source(f"memory://{name}", pool.connection_class, pool.connection_kwargs, connect_timeout)
+    return make_server(f"memory://{name}", pool.connection_class, pool.connection_kwargs, connect_timeout)
 
 
-def _source(
+def make_server(
     address: str,
     connection_class: Callable[..., Any],
     options: dict[str, Any],
     connect_timeout: float,
     credentials: CredentialProvider | None = None,
-) -> Source:
+) -> Server:
+    """Make the source of connections to one server, from what redis-py's connections take."""
     options = {k: v for k, v in options.items() if not k.startswith(("maint_", "orig_"))}
     credentials = credentials or options.get("credential_provider")
     if credentials is not None:
@@ -176,7 +221,7 @@ def _source(
         "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
-    return Source(address, lambda: cast("Wire", connection_class(**options)), connect_timeout)
+    return Server(address, lambda: cast("Wire", connection_class(**options)), connect_timeout)
 
 
 def _address(options: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
-from ratelimit_async._connection import FAILURES, NoScriptError, ResponseError, hang_up
+from ratelimit_async._connection import FAILURES, UNWILLING, NoScriptError, ReadOnlyError, ResponseError, hang_up
 from ratelimit_async._errors import RateLimitError
 from ratelimit_async._events import Connected, Disconnected
 
@@ -30,8 +30,6 @@ Entry = tuple[Argument, ...]
 
 # Larger batches win nothing and hold the server longer.
 MOST_ENTRIES = 32
-# Batches on the wire at once: enough to keep the server busy, few enough that calls gather behind them.
-_MOST_BATCHES = 4
 # Seconds between attempts to connect.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 
@@ -98,6 +96,9 @@ class Call:
 class Executor:
     """Sends script calls and hands out their replies."""
 
+    # Batches on the wire at once: enough to keep the server busy, few enough that calls gather behind them.
+    most_batches = 4
+
     def __init__(
         self, source: Source, scripts: tuple[Script, ...], command_timeout: float, emit: Emit, replicas: int = 0
     ) -> None:
@@ -114,6 +115,8 @@ class Executor:
         self._wake = asyncio.Event()
         self._wire: Wire | None = None
         self._unloaded: list[Call] = []
+        self._refused: list[Call] = []
+        self._refusal: Exception | None = None
         self._problem = ""
         self._closed = False
 
@@ -134,22 +137,28 @@ class Executor:
         """Send a plain command that may be repeated."""
         return self.call(_PLAIN, None, command)
 
+    def nodes(self) -> list[Executor]:
+        """Give the executors of all servers that hold keys."""
+        return [self]
+
     async def start(self) -> None:
         """Connect for the first time, or raise RedisUnavailable."""
         self._wire = await self._connect()
 
     async def run(self) -> None:
         """Serve calls for ever, over one connection after another."""
-        pause = _SHORTEST_PAUSE
+        pause = before = _SHORTEST_PAUSE
         while True:
             try:
                 if self._wire is None:
                     self._wire = await self._connect()
                 self._emit(Connected(what="commands", address=self._source.address))
-                pause = _SHORTEST_PAUSE
+                before, pause = pause, _SHORTEST_PAUSE
                 await self._serve(self._wire)
             except* Exception as group:
                 error = _first(group)
+                if isinstance(error, UNWILLING):
+                    pause = before
                 self._disconnected(error)
                 if not isinstance(error, (*FAILURES, RateLimitError)):
                     raise
@@ -166,6 +175,7 @@ class Executor:
             call.fail(self._source.failure("the limiter has ended"))
         self._pending.clear()
         self._unloaded.clear()
+        self._refused.clear()
         self._flying.clear()
 
     async def _connect(self) -> Wire:
@@ -188,14 +198,14 @@ class Executor:
     async def _write(self, wire: Wire) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            while not self._pending or len(self._flying) >= _MOST_BATCHES or self._unloaded:
+            while not self._pending or len(self._flying) >= self.most_batches or self._unloaded or self._refused:
                 self._wake.clear()
                 await self._wake.wait()
             packed: list[bytes] = []
-            while self._pending and len(self._flying) < _MOST_BATCHES:
+            while self._pending and len(self._flying) < self.most_batches:
                 if batch := self._next_batch():
                     packed += wire.pack_command(*self._command(batch))
-                    if self._replicas:
+                    if self._replicas and batch[0].script is not _PLAIN:
                         # Well within the time after which an answer counts as missing.
                         packed += wire.pack_command("WAIT", self._replicas, int(self._timeout * 500))
                     self._flying.append((loop.time(), batch))
@@ -245,12 +255,10 @@ class Executor:
     async def _read(self, wire: Wire) -> None:
         while True:
             reply = await _response(wire)
-            if self._replicas:
+            if self._replicas and self._flying and self._flying[0][1][0].script is not _PLAIN:
                 confirmed = await _response(wire)
-                if isinstance(confirmed, Exception):
-                    reply = confirmed
-                elif confirmed < self._replicas and not isinstance(reply, Exception):
-                    reply = Unconfirmed(confirmed, self._replicas)
+                if not isinstance(reply, Exception):
+                    reply = self._confirmed(reply, confirmed)
             if self._closed:
                 return
             # It stays among the flying until its callers are told: a crash here must not lose them.
@@ -261,11 +269,12 @@ class Executor:
                 for call in batch:
                     call.fail(reply)
             elif isinstance(reply, Exception):
-                for call in batch:
-                    call.fail(self._source.failure(reply))
+                self._on_error(batch, reply)
             else:
                 self._deliver(batch, reply)
             self._flying.popleft()
+            if self._refusal is not None and not self._flying:
+                raise self._refusal
             if self._unloaded and not self._flying:
                 await self._load(wire)
                 self._pending.extendleft(reversed(self._unloaded))
@@ -282,6 +291,25 @@ class Executor:
             for _ in range(1 + len(self._scripts)):
                 await wire.read_response(disable_decoding=True)
 
+    def _confirmed(self, reply: Any, confirmed: Any) -> Any:
+        """Give a reply if enough replicas have confirmed it, otherwise an error."""
+        if isinstance(confirmed, Exception):
+            return confirmed
+        return reply if confirmed >= self._replicas else Unconfirmed(confirmed, self._replicas)
+
+    def _on_error(self, batch: list[Call], error: Exception) -> None:
+        """Hand out an error that answers a whole batch."""
+        if isinstance(error, UNWILLING):
+            self._refuse(batch, error)
+            return
+        for call in batch:
+            call.fail(self._source.failure(error))
+
+    def _refuse(self, calls: list[Call], error: Exception) -> None:
+        """Keep calls of which nothing was executed for the next connection; this one ends when all have replies."""
+        self._refused += calls
+        self._refusal = error
+
     def _deliver(self, batch: list[Call], reply: list[list[Any] | bytes | Exception]) -> None:
         if not batch[0].script.grouped:
             if not batch[0].future.done():
@@ -290,6 +318,10 @@ class Executor:
         for calls, result in zip(_groups(batch), reply, strict=True):
             if not isinstance(result, list):
                 text = result.decode(errors="replace") if isinstance(result, bytes) else str(result)
+                if "READONLY " in text:
+                    # Said at the first write, so nothing is written.
+                    self._refuse(calls, ReadOnlyError(text))
+                    continue
                 for call in calls:
                     call.fail(self._source.failure(text))
                 continue
@@ -317,8 +349,10 @@ class Executor:
     def _disconnected(self, error: BaseException) -> None:
         text = str(error) or type(error).__name__
         self._emit(Disconnected(what="commands", address=self._source.address, error=text))
-        replay = [*self._unloaded]
+        replay = [*self._refused, *self._unloaded]
         self._unloaded.clear()
+        self._refused.clear()
+        self._refusal = None
         for _, batch in self._flying:
             for call in batch:
                 if call.future.done():
@@ -343,14 +377,14 @@ class Executor:
         self._pending = kept
 
     def _all(self) -> list[Call]:
-        return [*self._pending, *self._unloaded, *(call for _, batch in self._flying for call in batch)]
+        return [*self._pending, *self._unloaded, *self._refused, *(call for _, batch in self._flying for call in batch)]
 
 
 async def _response(wire: Wire) -> Any:
     """Read a reply, be it an error."""
     try:
         return await wire.read_response(disable_decoding=True, disconnect_on_error=False)
-    except ResponseError as error:
+    except (ResponseError, *UNWILLING) as error:
         return error
 
 

@@ -66,6 +66,7 @@ class Key:
         "name",
         "redis",
         "slack",
+        "slot",
     )
 
     def __init__(
@@ -79,6 +80,8 @@ class Key:
         self._pauses = pauses
         # How often something came that may make a denial void.
         self.epoch = 0
+        # Of a cluster's 16,384; worked out where there is one.
+        self.slot = -1
         self._base = f"{{{_escape(prefix)}:{self.label}}}:"
         self.driver = f"{self._base}d".encode()
         # What the scripts that know of tasks get besides.

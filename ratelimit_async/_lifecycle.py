@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._catalog import Catalog
 from ratelimit_async._config import decode_cost, decode_name, decode_subject
-from ratelimit_async._connection import source_of
+from ratelimit_async._deployment import source_of
 from ratelimit_async._errors import ConfigurationError, NotStarted
 from ratelimit_async._events import Defaulted, Events, log_event
 from ratelimit_async._keys import Key, KeyNames
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
     from redis.credentials import CredentialProvider
 
     from ratelimit_async._config import Cost, RateLimitConfig
@@ -44,7 +44,7 @@ class Lifecycle:
         *,
         limits: Mapping[str, object] | None = None,
         default: object = "100/minute",
-        client: Redis | None = None,
+        client: Redis | RedisCluster | None = None,
         credential_provider: CredentialProvider | None = None,
         hooks: Iterable[Hook] = (log_event,),
         **settings: Unpack[SettingsArguments],
@@ -52,12 +52,14 @@ class Lifecycle:
         """Describe a limiter; neither event loop nor network is touched before `async with`.
 
         Args:
-            url: `redis://`, `rediss://`, `unix://`, or `memory://` for the embedded server (`memory://name` is shared
-                within the process).
+            url: `redis://`, `rediss://`, `unix://`; `redis+sentinel://host,host/primary`, `redis+cluster://host,host`
+                (`rediss+...` for TLS); or `memory://` for the embedded server (`memory://name` is shared within the
+                process).
             limits: What each name allows: texts such as `"500/minute"`, tuples `(500, 60)`, `Limit`s, lists of them,
                 mappings, or `RateLimitConfig`s. Names may be patterns such as `"tenant:*"`.
             default: The same for names that `limits` does not have; None makes such a name an error.
-            client: A `redis.asyncio` client whose server is used in place of `url`; it stays the caller's.
+            client: A `redis.asyncio` client, also one of `Sentinel.master_for`, or a `RedisCluster`: its servers are
+                used in place of `url`; it stays the caller's.
             credential_provider: One of redis-py's, for passwords or tokens that change; every connection asks it anew.
             hooks: Called with every event; the default logs them with structlog.
             **settings: `prefix` of all keys (`"rl"`); `processor` (True: grants for others too, and runs tasks);

@@ -20,6 +20,7 @@ __all__ = ["Listener", "Replies"]
 
 # Seconds of silence after which the server is asked, and as long again until it counts as gone.
 _SILENCE = 1.0
+_MOVED = "the server is no longer the one to listen at"
 
 
 class Replies(Protocol):
@@ -89,6 +90,8 @@ class Listener:
                 await wire.send_packed_command(wire.pack_command("PING"), check_health=False)
                 continue
             asked = False
+            if not self._source.current(wire):
+                raise ConnectionError(_MOVED)
             kind = message[0]
             if kind == b"message":
                 self._dispatch(message[1].decode(), message[2].decode())

@@ -130,9 +130,7 @@ def _batched(items: list[KeyInfo], size: int) -> list[list[KeyInfo]]:
 async def keys_of(session: Session, names: KeyNames, prefix: str, *, whole: bool = False) -> AsyncGenerator[KeyInfo]:
     """Find keys that Redis holds something of, a step of its keyspace at a time."""
     seen: set[tuple[str, str | None]] = set()
-    cursor, pattern = -1, names.pattern(prefix, whole=whole)
-    while cursor:
-        cursor, found = await session.scripts.scan(max(cursor, 0), pattern)
+    async for found in session.scripts.scan(names.pattern(prefix, whole=whole)):
         for redis_key in found:
             pair = names.parse(redis_key)
             if pair is not None and pair not in seen:

@@ -14,11 +14,11 @@ from ratelimit_async._values import Decision
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Mapping
     from importlib.resources.abc import Traversable
     from typing import Any
 
-    from ratelimit_async._executor import Executor
+    from ratelimit_async._deployment import Caller
     from ratelimit_async._keys import Key
     from ratelimit_async._values import Reason
 
@@ -113,7 +113,7 @@ class Scripts:
 
     def __init__(
         self,
-        executor: Executor,
+        executor: Caller,
         channels: str,
         client: str,
         client_lease: float,
@@ -258,12 +258,16 @@ class Scripts:
         now, *entries = await self._executor.call(ALL["waiting"], key, (priority, start, most))
         return int(now), entries
 
-    async def scan(self, cursor: int, pattern: str) -> tuple[int, list[str]]:
-        """Look at some of Redis' keys; the next cursor, 0 at the end, and the names that match."""
-        command = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCANNED)
-        cursor_reply, names = await self._executor.command(command)
-        # Ours are plain ASCII; others' need not even be text.
-        return int(cursor_reply), [name.decode() for name in names if name.isascii()]
+    async def scan(self, pattern: str) -> AsyncGenerator[list[str]]:
+        """Look through Redis' keys a step at a time; the names that match."""
+        for node in self._executor.nodes():
+            cursor = -1
+            while cursor:
+                command = (b"SCAN", max(cursor, 0), b"MATCH", pattern, b"COUNT", _SCANNED)
+                cursor_reply, names = await node.command(command)
+                cursor = int(cursor_reply)
+                # Ours are plain ASCII; others' need not even be text.
+                yield [name.decode() for name in names if name.isascii()]
 
     async def sync(self, key: Key, seqs: list[int], *, scan: bool) -> Sync:
         """Renew the lease on a key and ask what became of its requests."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._checks import Checks
 from ratelimit_async._control import Control
+from ratelimit_async._deployment import executor_of
 from ratelimit_async._errors import NotStarted, RateLimitError, RequestCancelled, WrongEventLoop
 from ratelimit_async._events import Failed
-from ratelimit_async._executor import Executor
 from ratelimit_async._grants import Running
 from ratelimit_async._processor import Processor
 from ratelimit_async._replies import Listener
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ratelimit_async._catalog import Catalog
     from ratelimit_async._connection import Source
+    from ratelimit_async._deployment import Caller
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import KeyNames, Reconfigured
     from ratelimit_async._settings import Settings
@@ -59,7 +60,7 @@ class Session:
         self._names = names
         self._settings = settings
         self._emit = emit
-        self.executor = Executor(source, tuple(ALL.values()), settings.command_timeout, emit)
+        self.executor = executor_of(source, tuple(ALL.values()), settings.command_timeout, emit)
         driver_lease = 2 * settings.poll_interval if settings.processor else 0.0
         self.scripts = Scripts(
             self.executor, names.channels, self.client, settings.lease, driver_lease, settings.task_grace
@@ -76,7 +77,7 @@ class Session:
         self.listener = Listener(source, names.channels, self.client, self, emit)
         self.executor.on_next = self.processor.schedule
         self._durable = bool(registry)
-        self._replicating: Executor | None = None
+        self._replicating: Caller | None = None
         self._group: asyncio.TaskGroup | None = None
         self._executors: set[asyncio.Task[None]] = set()
         self._ready: asyncio.Future[None] = self.loop.create_future()
@@ -107,11 +108,11 @@ class Session:
         if not self._open:
             raise NotStarted
 
-    async def replicating(self) -> Executor:
+    async def replicating(self) -> Caller:
         """Give the executor whose calls replicas have to confirm; it is made when it is first needed."""
         if self._replicating is None:
             settings = self._settings
-            executor = Executor(
+            executor = executor_of(
                 self._source, tuple(ALL.values()), settings.command_timeout, self._emit, settings.replicas
             )
             executor.head = self.executor.head

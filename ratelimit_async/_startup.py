@@ -11,6 +11,7 @@ from ratelimit_async._events import Misconfigured
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from ratelimit_async._deployment import Caller
     from ratelimit_async._events import Emit
     from ratelimit_async._executor import Executor
 
@@ -20,28 +21,30 @@ _SECTIONS = ("server", "memory", "persistence", "replication")
 _OLDEST = (6, 2)
 
 
-async def check_server(executor: Executor, emit: Emit, *, durable: bool, replicas: int) -> None:
+async def check_server(executor: Caller, emit: Emit, *, durable: bool, replicas: int) -> None:
     """Emit one Misconfigured for each thing that does not fit; nothing fails or waits for it.
 
     `durable`: requests are kept in Redis that must survive its restart; `replicas`: so many must confirm each.
     """
+    told: set[Misconfigured] = set()
+    for node in list(executor.nodes()):
+        for mismatch in await _check_node(node, durable=durable, replicas=replicas):
+            # What is the same at all nodes of a cluster is told once.
+            if mismatch not in told:
+                told.add(mismatch)
+                emit(mismatch)
+
+
+async def _check_node(executor: Executor, *, durable: bool, replicas: int) -> list[Misconfigured]:
     try:
         texts = await asyncio.gather(*(executor.command(("INFO", section)) for section in _SECTIONS))
     except RateLimitError as error:
-        emit(
-            Misconfigured(
-                what="INFO",
-                found=str(error),
-                expected="an answer",
-                advice="cannot check how Redis is set up: allow INFO to this user (ACL SETUSER ... +info)",
-            )
-        )
-        return
+        advice = "cannot check how Redis is set up: allow INFO to this user (ACL SETUSER ... +info)"
+        return [Misconfigured(what="INFO", found=str(error), expected="an answer", advice=advice)]
     info = {field: value for text in texts for field, value in _fields(text)}
     if durable and replicas:
         info |= await _configured(executor, "appendfsync")
-    for mismatch in find_mismatches(info, durable=durable, replicas=replicas):
-        emit(mismatch)
+    return list(find_mismatches(info, durable=durable, replicas=replicas))
 
 
 def _fields(text: bytes) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
-    from ratelimit_async._executor import Executor
+    from ratelimit_async._deployment import Caller
     from ratelimit_async._keys import Key
 
 __all__ = ["Begun", "DeadTask", "Outcome", "Submission", "TaskScripts", "Work"]
@@ -88,14 +88,14 @@ class DeadTask(msgspec.Struct, frozen=True):
 class TaskScripts:
     """The operations of task.lua and index.lua, called through the executor."""
 
-    def __init__(self, executor: Executor, client: str, index: str, grace: float) -> None:
+    def __init__(self, executor: Caller, client: str, index: str, grace: float) -> None:
         """Say who calls; grace in seconds."""
         self._executor = executor
         self._client = client
         self._index = index
         self._grace = int(grace * 1e6)
 
-    async def submit(self, key: Key, task: Submission, *, told: bool, executor: Executor | None = None) -> Outcome:
+    async def submit(self, key: Key, task: Submission, *, told: bool, executor: Caller | None = None) -> Outcome:
         """Submit a task, or find the one of this id; `executor`: one that waits for replicas."""
         wait = -1 if task.timeout is None else int(task.timeout * 1e6)
         fields = (escape_word(task.task), task.priority, task.costs, wait, task.most, int(task.keeps * 1e6), int(told))

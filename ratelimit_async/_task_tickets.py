@@ -22,8 +22,8 @@ from ratelimit_async._keys import task_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
+    from ratelimit_async._deployment import Caller
     from ratelimit_async._events import Emit
-    from ratelimit_async._executor import Executor
     from ratelimit_async._keys import Key
     from ratelimit_async._task_scripts import Outcome, Submission, TaskScripts
 
@@ -58,7 +58,7 @@ class TaskTickets:
         self._indexed: dict[bytes, float] = {}
         self._round = 0
 
-    async def submit(self, key: Key, task: Submission, *, told: bool, executor: Executor | None = None) -> Outcome:
+    async def submit(self, key: Key, task: Submission, *, told: bool, executor: Caller | None = None) -> Outcome:
         """Put a task into the queue, or find the one of its id."""
         await self._index(key)
         outcome = await self._scripts.submit(key, task, told=told, executor=executor)

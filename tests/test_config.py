@@ -67,7 +67,13 @@ def test_a_name_is_configured_by_any_form() -> None:
         ({"url": "redis://localhost:port/0"}, "url"),
         ({"url": "redis://localhost:99999/0"}, "url"),
         ({"url": "redis://localhost/first"}, "url"),
-        ({"url": "redis+cluster://a:1"}, "url"),
+        ({"url": "redis+cluster://a:1/5"}, "url"),
+        ({"url": "redis+cluster://"}, "url"),
+        ({"url": "redis+cluster://a:1,:2"}, "url"),
+        ({"url": "redis+cluster://a:1,b:port"}, "url"),
+        ({"url": "redis+sentinel://a:1"}, "url"),
+        ({"url": "redis+sentinel://a:1/mymaster/first"}, "url"),
+        ({"url": "redis+other://a:1"}, "url"),
         ({"url": ""}, "url"),
         ({"url": None}, "url"),
     ],
@@ -82,7 +88,12 @@ def test_a_password_is_never_shown() -> None:
     with pytest.raises(ConfigurationError) as caught:
         RateLimiter("redis://me:secret@localhost:no/0")
     assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigurationError) as caught:
+        RateLimiter("redis+sentinel://me:secret@a:1,b:no/m?sentinel_password=secret")
+    assert "secret" not in str(caught.value)
     assert "secret" not in repr(RateLimiter("redis://me:secret@localhost/0"))
+    assert "secret" not in repr(RateLimiter("redis+sentinel://me:secret@a:1,b/m?sentinel_password=secret"))
+    assert "secret" not in repr(RateLimiter("redis+cluster://me:secret@a:1,b"))
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ PACKAGE = Path(ratelimit_async.__file__).parent
 FLOORS = [
     {"_errors", "_limits", "_config", "_options", "_values", "_events", "_headers", "_catalog", "_upstream"}
     | {"_functions"},
-    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_executor", "_scripts"}
-    | {"_tasks", "_task_scripts", "_urls", "_credentials"},
+    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_executor", "_urls", "_credentials", "_tasks"},
+    {"_sentinel", "_cluster", "_router"},
+    {"_deployment", "_scripts", "_task_scripts"},
     {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_task_tickets", "_startup"},
     {"_processor", "_worker"},
     {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_durable", "_limiter"},
