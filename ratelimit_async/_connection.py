@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
@@ -10,7 +11,17 @@ from weakref import WeakValueDictionary
 from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    ConnectionError as RedisConnectionError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ratelimit_async._errors import ConfigurationError, RedisUnavailable
@@ -32,6 +43,13 @@ __all__ = [
 
 # All that a broken, hung or unwilling Redis shows itself as.
 FAILURES: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError, EOFError)
+
+# What a Redis that cannot serve yet, or no longer, begins its errors with; Redis 6 puts the script's line before it.
+_NOT_READY = re.compile(r"(?:^|[-:] ?)(?:LOADING|CLUSTERDOWN|MASTERDOWN|READONLY)\b")
+# A Redis that answers and refuses is there: no other decision than its own would be right.
+_REFUSALS = (AuthenticationError, AuthorizationError)
+_GONE = (RedisConnectionError, RedisTimeoutError, ClusterDownError, ReadOnlyError, OSError, TimeoutError, EOFError)
+_CROWDED = "max number of clients"
 
 _LATER = ("redis+sentinel", "redis+cluster")
 _SCHEMES = ("redis://", "rediss://", "unix://", "memory://")
@@ -81,8 +99,19 @@ class Source:
 
     def failure(self, error: BaseException | str) -> RedisUnavailable:
         """Translate an error of redis-py or of the operating system."""
+        if isinstance(error, RedisUnavailable):
+            return error
         text = str(error) or type(error).__name__
-        return RedisUnavailable(self.address, text)
+        return RedisUnavailable(self.address, text, is_outage(error))
+
+
+def is_outage(error: BaseException | str) -> bool:
+    """Tell a Redis that is gone, hangs or is not ready from one that answers and refuses."""
+    if isinstance(error, str):
+        return _NOT_READY.search(error) is not None
+    if isinstance(error, _REFUSALS) or _CROWDED in str(error):
+        return False
+    return isinstance(error, _GONE)
 
 
 def embedded_server(name: str) -> Any:

@@ -12,8 +12,9 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
+from ratelimit_async._breaker import Breaker
 from ratelimit_async._connection import FAILURES, NoScriptError, ResponseError
-from ratelimit_async._errors import RateLimitError
+from ratelimit_async._errors import RateLimitError, RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ class Executor:
     def __init__(self, source: Source, scripts: tuple[Script, ...], command_timeout: float, emit: Emit) -> None:
         """Take where connections come from, and what to load into each."""
         self.on_next: Callable[[Key, float], None] = lambda _key, _seconds: None
+        # Called when Redis is back.
+        self.on_connected: Callable[[], None] = lambda: None
+        self.breaker = Breaker(source.address, emit)
         self.head: tuple[Argument, ...] = ()
         self._source = source
         self._scripts = scripts
@@ -103,8 +107,12 @@ class Executor:
         self._flying: deque[tuple[float, list[Call]]] = deque()
         self._wake = asyncio.Event()
         self._wire: Wire | None = None
+        # What no Redis has executed, to be sent again.
         self._unloaded: list[Call] = []
-        self._problem = ""
+        self._refused: RedisUnavailable | None = None
+        self._problem = source.failure("not connected")
+        # What calls are refused with at once; None: they are sent.
+        self._shut: RedisUnavailable | None = None
         self._closed = False
 
     def call(self, script: Script, key: Key | None, entry: Entry, *, replayable: bool = True) -> asyncio.Future[Any]:
@@ -113,8 +121,8 @@ class Executor:
         `replayable`: it may be sent again when the connection breaks before its reply; otherwise its caller is told.
         """
         call = Call(script, key, entry, replayable=replayable)
-        if self._closed:
-            call.fail(self._source.failure("the limiter has ended"))
+        if self._shut is not None:
+            call.fail(self._refusal())
         else:
             self._pending.append(call)
             self._wake.set()
@@ -134,13 +142,14 @@ class Executor:
         while True:
             try:
                 if self._wire is None:
-                    self._wire = await self._connect()
+                    self._wire = await self._reconnect()
                 self._emit(Connected(what="commands", address=self._source.address))
-                pause = _SHORTEST_PAUSE
+                if not self.breaker.doubted:
+                    pause = _SHORTEST_PAUSE
                 await self._serve(self._wire)
             except* Exception as group:
                 error = _first(group)
-                self._disconnected(error)
+                self._disconnected(error, connected=self._wire is not None)
                 if not isinstance(error, (*FAILURES, RateLimitError)):
                     raise
             finally:
@@ -152,11 +161,28 @@ class Executor:
     def close(self) -> None:
         """Fail what is left and refuse what comes."""
         self._closed = True
+        self._shut = self._source.failure("the limiter has ended")
         for call in self._all():
-            call.fail(self._source.failure("the limiter has ended"))
+            call.fail(self._refusal())
         self._pending.clear()
         self._unloaded.clear()
         self._flying.clear()
+
+    def _refusal(self) -> RedisUnavailable:
+        # One for each caller: an exception gathers the frames that it passes through.
+        return RedisUnavailable(*self._shut.args) if self._shut is not None else self._problem
+
+    async def _reconnect(self) -> Wire:
+        self.breaker.probe()
+        # Callers who wait for this wait no longer than for a reply; a probe, for which nobody waits, may take its time.
+        async with asyncio.timeout(self._timeout if self.breaker.state == "closed" else None):
+            wire = await self._connect()
+        self.breaker.connected()
+        if not self._closed:
+            self._shut = None
+        if not self.breaker.doubted:
+            self.on_connected()
+        return wire
 
     async def _connect(self) -> Wire:
         wire = await self._source.open()
@@ -228,6 +254,7 @@ class Executor:
         return ["EVALSHA", script.sha, len(keys), *keys, *self.head, len(groups), *arguments]
 
     async def _read(self, wire: Wire) -> None:
+        first = True
         while True:
             reply: Any
             try:
@@ -241,11 +268,17 @@ class Executor:
             if isinstance(reply, NoScriptError):
                 self._unloaded += batch
             elif isinstance(reply, Exception):
-                for call in batch:
-                    call.fail(self._source.failure(reply))
+                self._refuse(batch, self._source.failure(reply))
             else:
                 self._deliver(batch, reply)
             self._flying.popleft()
+            if self._refused is not None:
+                raise self._refused
+            if first:
+                first, doubted = False, self.breaker.doubted
+                self.breaker.answered()
+                if doubted:
+                    self.on_connected()
             if self._unloaded and not self._flying:
                 await self._load(wire)
                 self._pending.extendleft(reversed(self._unloaded))
@@ -260,6 +293,15 @@ class Executor:
             for _ in self._scripts:
                 await wire.read_response(disable_decoding=True)
 
+    def _refuse(self, calls: list[Call], error: RedisUnavailable) -> None:
+        """Tell the callers; what a Redis would not do that is not ready is sent to the next, or to it later."""
+        if error.outage:
+            self._unloaded += calls
+            self._refused = error
+            return
+        for call in calls:
+            call.fail(RedisUnavailable(*error.args))
+
     def _deliver(self, batch: list[Call], reply: list[list[Any] | bytes | Exception]) -> None:
         if not batch[0].script.grouped:
             if not batch[0].future.done():
@@ -268,8 +310,7 @@ class Executor:
         for calls, result in zip(_groups(batch), reply, strict=True):
             if not isinstance(result, list):
                 text = result.decode(errors="replace") if isinstance(result, bytes) else str(result)
-                for call in calls:
-                    call.fail(self._source.failure(text))
+                self._refuse(calls, self._source.failure(text))
                 continue
             for call, value in zip(calls, result[1:], strict=True):
                 if not call.future.done():
@@ -281,20 +322,30 @@ class Executor:
     async def _watch(self) -> None:
         """Notice a server that takes calls and never answers."""
         loop = asyncio.get_running_loop()
+        late: list[Call] | None = None
         while True:
-            await asyncio.sleep(self._timeout / 4)
-            if self._flying and loop.time() - self._flying[0][0] > self._timeout:
-                problem = f"no answer within {self._timeout} s"
-                raise TimeoutError(problem)
+            left = self._timeout / 4
+            if self._flying:
+                since, batch = self._flying[0]
+                left = since + self._timeout - loop.time()
+                if left <= 0:
+                    if batch is late:
+                        problem = f"no answer within {self._timeout} s"
+                        raise TimeoutError(problem)
+                    # A process that was held up itself finds the reply in its own socket: it is given a look first.
+                    late = batch
+            await asyncio.sleep(max(left, self._timeout / 30))
 
     async def _drop_wire(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
             await wire.disconnect(nowait=True)
 
-    def _disconnected(self, error: BaseException) -> None:
-        text = str(error) or type(error).__name__
-        self._emit(Disconnected(what="commands", address=self._source.address, error=text))
+    def _disconnected(self, error: BaseException, *, connected: bool) -> None:
+        failure = self._source.failure(error)
+        text = failure.problem
+        if connected or self.breaker.state == "closed":
+            self._emit(Disconnected(what="commands", address=self._source.address, error=text))
         replay = [*self._unloaded]
         self._unloaded.clear()
         for _, batch in self._flying:
@@ -305,17 +356,30 @@ class Executor:
                     call.again = True
                     replay.append(call)
                 else:
-                    call.fail(self._source.failure(f"connection lost before the reply: {text}"))
+                    lost = f"connection lost before the reply: {text}"
+                    call.fail(RedisUnavailable(failure.address, lost, failure.outage))
         self._flying.clear()
         self._pending.extendleft(reversed(replay))
-        self._problem = text
+        self._problem = failure
+        refused, self._refused = self._refused is not None, None
+        hung = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
+        self.breaker.failed(failure, hung=hung, refused=refused)
+        if self._closed:
+            return
+        if self.breaker.state == "open":
+            self._shut = RedisUnavailable(failure.address, f"{text} (the circuit breaker is open)", failure.outage)
+            for call in self._pending:
+                call.fail(self._refusal())
+            self._pending.clear()
+        else:
+            self._shut = None
 
     def _fail_overdue(self) -> None:
         oldest = asyncio.get_running_loop().time() - self._timeout
         kept: deque[Call] = deque()
         for call in self._pending:
             if call.since < oldest:
-                call.fail(self._source.failure(self._problem))
+                call.fail(RedisUnavailable(*self._problem.args))
             else:
                 kept.append(call)
         self._pending = kept

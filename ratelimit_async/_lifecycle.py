@@ -58,7 +58,7 @@ class Lifecycle:
             hooks: Called with every event; the default logs them with structlog.
             **settings: `prefix` of all keys (`"rl"`); `processor` (True: grants for others too); `batch_size` (most
                 grants per script call, 100); and in seconds `poll_interval` (1.0), `lease` (5.0), `connect_timeout`
-                (5.0), `command_timeout` (5.0) and `shutdown_timeout` (10.0).
+                (5.0), `command_timeout` (1.5) and `shutdown_timeout` (10.0).
 
         Raises:
             ConfigurationError: If any of it cannot be used; it names the field and the value.
