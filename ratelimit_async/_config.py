@@ -92,9 +92,9 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
         queue: A `QueueConfig`, or a mapping of its fields.
         enforce: False: shadow mode: limits are counted and what they would deny is told, but nothing is denied.
         denial_cache: Whether a process that was denied answers the same itself, until it may pass or hears of a change.
+        by: Configurations for single subjects of the name, or for patterns of them such as `"trial-*"`.
         on_outage: Who decides while Redis is gone or hangs: `"local"`: each process, by its share of the limits;
             `"allow"` and `"deny"`: nobody, all calls pass or none; `"raise"`: they raise RedisUnavailable.
-        by: Configurations for single subjects of the name, or for patterns of them such as `"trial-*"`.
 
     Raises:
         ConfigurationError: If a field cannot be used.
@@ -106,9 +106,9 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
     queue: Any = msgspec.field(default_factory=QueueConfig)
     enforce: bool = True
     denial_cache: bool = False
-    on_outage: OnOutage = "local"
     # Configurations of the same kind once it is read.
     by: Any = msgspec.field(default_factory=dict[str, Any])
+    on_outage: OnOutage = "local"
 
     @property
     def parsed(self) -> tuple[Limit, ...]:

@@ -34,9 +34,7 @@ class Followers(Protocol):
 class Control:
     """Follows what Redis holds, and changes it."""
 
-    def __init__(
-        self, scripts: Scripts, names: KeyNames, catalog: Catalog, followers: Followers, lease: float
-    ) -> None:
+    def __init__(self, scripts: Scripts, names: KeyNames, catalog: Catalog, followers: Followers, lease: float) -> None:
         """Know nothing yet; lease in seconds, within which every process reads."""
         # Of this prefix, last seen alive; this one is.
         self.processes = 1

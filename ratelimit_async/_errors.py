@@ -188,7 +188,7 @@ class RedisUnavailable(RateLimitError, ConnectionError):
     answers and refuses, such as a wrong password or a memory limit that is reached.
     """
 
-    def __init__(self, address: str, problem: str, outage: bool = False) -> None:  # noqa: FBT001, FBT002 - it pickles by position
+    def __init__(self, address: str, problem: str, outage: bool = False) -> None:
         """Keep which Redis, what is wrong and of which kind it is."""
         super().__init__(address, problem, outage)
         self.address = address

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import KeyNames, Reconfigured
     from ratelimit_async._settings import Settings
+    from ratelimit_async._waiter import Waiter
 
 __all__ = ["Session"]
 
@@ -55,12 +56,13 @@ class Session:
         self.executor = Executor(source, tuple(ALL.values()), settings.command_timeout, emit)
         driver_lease = 2 * settings.poll_interval if settings.processor else 0.0
         self.scripts = Scripts(self.executor, names.channels, self.client, settings.lease, driver_lease)
-        self.checks = Checks(self.scripts, lambda: self.replies_alive, emit)
-        self.requests = Requests(self.scripts, self.client, emit)
-        self.control = Control(self.scripts, names, catalog, self)
+        self.control = Control(self.scripts, names, catalog, self, settings.lease)
+        self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, emit)
+        self.checks = Checks(self.scripts, lambda: self.replies_alive, self.requests.outage, emit)
         self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval)
         self.listener = Listener(source, names.channels, self.client, self, emit)
         self.executor.on_next = self.processor.schedule
+        self.executor.on_connected = self.on_connected
         self._ready: asyncio.Future[None] = self.loop.create_future()
         self._stop = asyncio.Event()
         self._open = False
@@ -142,6 +144,11 @@ class Session:
         self._names.forget_denials()
         self._spawn(self._catch_up())
 
+    def on_connected(self) -> None:
+        """Leave to Redis again what was decided without it."""
+        self.control.on_outage_over()
+        self._spawn(self._recover(self.requests.on_outage_over()))
+
     def on_pauses(self) -> None:
         """Look at the queues: of what is paused no longer, too."""
         self._names.forget_denials()
@@ -166,6 +173,18 @@ class Session:
         await self._read_control()
         await self._sync()
 
+    async def _recover(self, waiters: list[Waiter]) -> None:
+        try:
+            # Those who waited in Redis before the outage go back to their places before newcomers.
+            await self._catch_up()
+        finally:
+            self.requests.resend(waiters)
+
+    async def _listen(self) -> None:
+        # Whether Redis is back is found out by one probe, the executor's.
+        await self.executor.breaker.passing.wait()
+        await self.listener.run()
+
     async def _sync(self) -> None:
         with contextlib.suppress(RateLimitError):
             await self.requests.sync(scan=True)
@@ -189,7 +208,7 @@ class Session:
                 return group.create_task(supervise(what, run, self._emit), name=f"ratelimit_async {what}")
 
             executor = start("executor", self.executor.run)
-            others = [start("listener", self.listener.run), start("timer", self._tick)]
+            others = [start("listener", self._listen), start("timer", self._tick)]
             if settings.processor:
                 others.append(start("processor", self.processor.run))
             try:
@@ -239,6 +258,7 @@ class Session:
             async with asyncio.timeout(settings.command_timeout):
                 await self.requests.drain()
                 await self.processor.resign()
+                await self.control.leave()
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:

@@ -16,8 +16,8 @@ import ratelimit_async
 PACKAGE = Path(ratelimit_async.__file__).parent
 FLOORS = [
     {"_errors", "_limits", "_config", "_options", "_values", "_events", "_headers", "_catalog", "_upstream"},
-    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_executor", "_scripts"},
-    {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants"},
+    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_breaker", "_executor", "_scripts"},
+    {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_outage", "_local_queue"},
     {"_processor"},
     {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_limiter"},
     {"_cli", "_demo", "_demo_view", "__main__"},
