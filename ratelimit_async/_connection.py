@@ -106,7 +106,7 @@ class Source:
         if isinstance(error, RedisUnavailable):
             return error
         text = str(error) or type(error).__name__
-        return RedisUnavailable(self.address, text, is_outage(error))
+        return RedisUnavailable(self.address, text, outage=is_outage(error))
 
 
 def is_outage(error: BaseException | str) -> bool:

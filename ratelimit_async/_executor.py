@@ -169,8 +169,7 @@ class Executor:
         self._flying.clear()
 
     def _refusal(self) -> RedisUnavailable:
-        # One for each caller: an exception gathers the frames that it passes through.
-        return RedisUnavailable(*self._shut.args) if self._shut is not None else self._problem
+        return (self._shut or self._problem).copy()
 
     async def _reconnect(self) -> Wire:
         self.breaker.probe()
@@ -300,7 +299,7 @@ class Executor:
             self._refused = error
             return
         for call in calls:
-            call.fail(RedisUnavailable(*error.args))
+            call.fail(error.copy())
 
     def _deliver(self, batch: list[Call], reply: list[list[Any] | bytes | Exception]) -> None:
         if not batch[0].script.grouped:
@@ -357,7 +356,7 @@ class Executor:
                     replay.append(call)
                 else:
                     lost = f"connection lost before the reply: {text}"
-                    call.fail(RedisUnavailable(failure.address, lost, failure.outage))
+                    call.fail(RedisUnavailable(failure.address, lost, outage=failure.outage))
         self._flying.clear()
         self._pending.extendleft(reversed(replay))
         self._problem = failure
@@ -367,7 +366,9 @@ class Executor:
         if self._closed:
             return
         if self.breaker.state == "open":
-            self._shut = RedisUnavailable(failure.address, f"{text} (the circuit breaker is open)", failure.outage)
+            self._shut = RedisUnavailable(
+                failure.address, f"{text} (the circuit breaker is open)", outage=failure.outage
+            )
             for call in self._pending:
                 call.fail(self._refusal())
             self._pending.clear()
@@ -379,7 +380,7 @@ class Executor:
         kept: deque[Call] = deque()
         for call in self._pending:
             if call.since < oldest:
-                call.fail(RedisUnavailable(*self._problem.args))
+                call.fail(self._problem.copy())
             else:
                 kept.append(call)
         self._pending = kept

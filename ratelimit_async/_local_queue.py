@@ -48,7 +48,7 @@ class LocalQueue:
             self._refuse(waiter, error)
         elif config.on_outage == "deny" and config.enforce:
             problem = f"{error.problem}; {key.name!r} denies its requests meanwhile (on_outage)"
-            self._refuse(waiter, RedisUnavailable(error.address, problem, error.outage))
+            self._refuse(waiter, RedisUnavailable(error.address, problem, outage=error.outage))
         elif key in self._outage.queues:
             self._join(waiter, None)
         else:

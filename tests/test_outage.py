@@ -494,11 +494,13 @@ async def test_short_breaks_are_not_noticed_by_callers(own_server: RedisServer) 
             own_server.call("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
             await asyncio.sleep(0.02)
             assert (await limiter.hit("a")).source == "redis"
+        seen.clear()
         own_server.kill()
-        asked = asyncio.create_task(limiter.hit("a"))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: any(isinstance(event, Disconnected) and event.what == "commands" for event in seen))
+        asked = [asyncio.create_task(ask("a")) for ask in (limiter.hit, limiter.check)]
+        await asyncio.sleep(0.05)
         own_server.start()
-        assert (await asked).source == "redis"
+        assert [one.source for one in await asyncio.gather(*asked)] == ["redis", "redis"]
     assert not any(isinstance(event, BreakerOpened) for event in seen)
 
 
@@ -562,9 +564,10 @@ async def test_no_connection_stays_behind_after_an_outage(own_server: RedisServe
 
         async def two_connections() -> bool:
             async with client_of(own_server.url) as client:
-                clients = await client.client_list()
-            # This one and that of the test's server object are not the limiter's.
-            return len([one for one in clients if one["cmd"] in ("evalsha", "subscribe")]) == 2
+                listening = await client.client_list("pubsub")
+                # This client and that of the test's server object are not the limiter's.
+                calling = [one["cmd"] for one in await client.client_list("normal")]
+            return len(listening) == 1 and len(calling) == 3 and calling.count("evalsha") == 1
 
         await eventually(two_connections)
 
