@@ -51,7 +51,8 @@ class RateLimiter(Administration):
         Raises:
             CostExceedsLimit: If no limit could ever allow the cost.
             ConfigurationError: If an argument cannot be used.
-            RedisUnavailable: If Redis does not answer. Whether it was charged is then not known.
+            RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"raise"`. Whether it was charged is then not
+                known.
         """
         session, key, costs = self._prepare(name, by, cost)
         return await session.checks.hit(key, costs)
@@ -70,7 +71,7 @@ class RateLimiter(Administration):
         Raises:
             CostExceedsLimit: If no limit could ever allow the cost.
             ConfigurationError: If an argument cannot be used.
-            RedisUnavailable: If Redis does not answer.
+            RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"raise"`.
         """
         session, key, costs = self._prepare(name, by, cost)
         return await session.checks.check(key, costs)
@@ -133,7 +134,7 @@ class RateLimiter(Administration):
             RequestCancelled: If `cancel(id)` or the limiter's end took it.
             CostExceedsLimit: If no limit could ever allow the cost.
             ConfigurationError: If an argument cannot be used.
-            RedisUnavailable: If Redis does not answer.
+            RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"deny"` or `"raise"`.
         """
         session, waiter, options = self._open(name, options, how)
         return await make_call(session, waiter, fn, args, options)
@@ -218,7 +219,7 @@ class RateLimiter(Administration):
             QueueFull: If the queue is.
             CostExceedsLimit: If no limit could ever allow the cost.
             ConfigurationError: If an argument cannot be used.
-            RedisUnavailable: If Redis does not answer.
+            RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"deny"` or `"raise"`.
         """
         session, waiter, options = self._open(name, options, how, estimate=True)
         try:
