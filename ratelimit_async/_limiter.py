@@ -51,8 +51,8 @@ class RateLimiter(Administration):
         Raises:
             CostExceedsLimit: If no limit could ever allow the cost.
             ConfigurationError: If an argument cannot be used.
-            RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"raise"`. Whether it was charged is then not
-                known.
+            RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"raise"`; whether it was charged is then
+                not known.
         """
         session, key, costs = self._prepare(name, by, cost)
         return await session.checks.hit(key, costs)

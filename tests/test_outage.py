@@ -27,10 +27,11 @@ from ratelimit_async._events import BreakerClosed, BreakerHalfOpened, BreakerOpe
 from ratelimit_async._limits import Limit
 from ratelimit_async._outage import Share
 from tests.helpers import CLEAN, client_of, eventually, leftovers, number
-from tests.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from tests.servers import RedisServer
 
 real_redis = pytest.mark.real_redis
 POLICIES = ("local", "allow", "deny", "raise")
@@ -201,12 +202,11 @@ async def test_what_was_taken_locally_is_forgotten_when_redis_is_back(own_server
 
 @real_redis
 async def test_many_subjects_do_not_fill_the_memory(own_server: RedisServer) -> None:
-    async with RateLimiter(own_server.url, limits=LIMITS) as limiter:
-        async with broken(own_server, limiter):
-            for n in range(10_050):
-                await limiter.hit("local", by=n)
-            assert limiter._session is not None
-            assert len(limiter._session.requests.outage._shares) == 10_000
+    async with RateLimiter(own_server.url, limits=LIMITS) as limiter, broken(own_server, limiter):
+        for n in range(10_050):
+            await limiter.hit("local", by=n)
+        assert limiter._session is not None
+        assert len(limiter._session.requests.outage._shares) == 10_000
 
 
 @real_redis
@@ -214,13 +214,12 @@ async def test_shadow_mode_denies_nothing_in_an_outage_either(own_server: RedisS
     limits = {
         policy: RateLimitConfig("1/hour", enforce=False, on_outage=policy) for policy in ("local", "deny", "allow")
     }
-    async with RateLimiter(own_server.url, limits=limits) as limiter:
-        async with broken(own_server, limiter):
-            for name in limits:
-                assert await limiter.request(name, number, 1) == 1
-                assert (await limiter.hit(name)).allowed
-            assert (await limiter.hit("local")).shadow
-            assert (await limiter.hit("deny")).reason == "outage"
+    async with RateLimiter(own_server.url, limits=limits) as limiter, broken(own_server, limiter):
+        for name in limits:
+            assert await limiter.request(name, number, 1) == 1
+            assert (await limiter.hit(name)).allowed
+        assert (await limiter.hit("local")).shadow
+        assert (await limiter.hit("deny")).reason == "outage"
 
 
 @real_redis
@@ -281,23 +280,22 @@ def test_something_always_passes_sooner_or_later(limit: Limit, processes: int) -
 
 @real_redis
 async def test_each_policy_treats_a_new_request_in_its_own_way(own_server: RedisServer) -> None:
-    async with RateLimiter(own_server.url, limits=LIMITS) as limiter:
-        async with broken(own_server, limiter):
-            for policy in ("allow", "local"):
-                assert await limiter.request(policy, number, 1) == 1
-                async with limiter.acquire(policy) as grant:
-                    assert grant.decision.source == ("local" if policy == "local" else "outage")
-                    await grant.settle(2)
-                await grant.refund()
-                assert await (await limiter.submit(policy, number, 2)) == 2
-            for policy, text in (("deny", "denies its requests meanwhile"), ("raise", "breaker")):
-                for call in (
-                    lambda policy=policy: limiter.request(policy, number, 1),
-                    lambda policy=policy: limiter.acquire(policy),
-                    lambda policy=policy: limiter.submit(policy, number, 1),
-                ):
-                    with pytest.raises(RedisUnavailable, match=text):
-                        await call()
+    async with RateLimiter(own_server.url, limits=LIMITS) as limiter, broken(own_server, limiter):
+        for policy in ("allow", "local"):
+            assert await limiter.request(policy, number, 1) == 1
+            async with limiter.acquire(policy) as grant:
+                assert grant.decision.source == ("local" if policy == "local" else "outage")
+                await grant.settle(2)
+            await grant.refund()
+            assert await (await limiter.submit(policy, number, 2)) == 2
+        for policy, text in (("deny", "denies its requests meanwhile"), ("raise", "breaker")):
+            for call in (
+                lambda policy=policy: limiter.request(policy, number, 1),
+                lambda policy=policy: limiter.acquire(policy),
+                lambda policy=policy: limiter.submit(policy, number, 1),
+            ):
+                with pytest.raises(RedisUnavailable, match=text):
+                    await call()
 
 
 @real_redis
@@ -307,15 +305,15 @@ async def test_requests_wait_for_the_local_share_in_their_order(own_server: Redi
     async def call(n: int) -> None:
         ran.append(n)
 
-    async with RateLimiter(own_server.url, limits={"a": "2 per 0.2 seconds"}) as limiter:
-        async with broken(own_server, limiter):
-            began = time.monotonic()
-            tickets = [await limiter.submit("a", call, n) for n in range(6)]
-            assert [ticket.position for ticket in tickets] == [0, 0, 1, 2, 3, 4]
-            assert (await limiter.hit("a")).reason == "queue"
-            await asyncio.gather(*tickets)
-            assert ran == list(range(6))
-            assert time.monotonic() - began >= 0.39
+    limits = {"a": "2 per 0.2 seconds"}
+    async with RateLimiter(own_server.url, limits=limits) as limiter, broken(own_server, limiter):
+        began = time.monotonic()
+        tickets = [await limiter.submit("a", call, n) for n in range(6)]
+        assert [ticket.position for ticket in tickets] == [0, 0, 1, 2, 3, 4]
+        assert (await limiter.hit("a")).reason == "queue"
+        await asyncio.gather(*tickets)
+        assert ran == list(range(6))
+        assert time.monotonic() - began >= 0.39
 
 
 @real_redis
@@ -345,25 +343,24 @@ async def nobody_waits(limiter: RateLimiter) -> bool:
 @real_redis
 async def test_a_local_wait_keeps_its_bounds(own_server: RedisServer) -> None:
     limits = {"a": RateLimitConfig("1/hour", QueueConfig(max_size=2))}
-    async with RateLimiter(own_server.url, limits=limits) as limiter:
-        async with broken(own_server, limiter):
-            await limiter.request("a", number, 0)
-            with pytest.raises(RequestTimeout):
-                await limiter.request("a", number, 0, timeout=0)
-            with pytest.raises(RequestTimeout) as caught:
-                await limiter.request("a", number, 0, timeout=5, fail_fast=True)
-            assert caught.value.estimate is not None
-            with pytest.raises(RequestTimeout):
-                await limiter.request("a", number, 0, timeout=0.05)
-            waiting = [await limiter.submit("a", number, n) for n in range(2)]
-            with pytest.raises(QueueFull):
-                await limiter.request("a", number, 2)
-            waiting[0].cancel()
-            cancelled = asyncio.create_task(limiter.request("a", number, 2))
-            await asyncio.sleep(0.01)
-            cancelled.cancel()
-            last = await limiter.submit("a", number, 3)
-            assert last.position == 2
+    async with RateLimiter(own_server.url, limits=limits) as limiter, broken(own_server, limiter):
+        await limiter.request("a", number, 0)
+        with pytest.raises(RequestTimeout):
+            await limiter.request("a", number, 0, timeout=0)
+        with pytest.raises(RequestTimeout) as caught:
+            await limiter.request("a", number, 0, timeout=5, fail_fast=True)
+        assert caught.value.estimate is not None
+        with pytest.raises(RequestTimeout):
+            await limiter.request("a", number, 0, timeout=0.05)
+        waiting = [await limiter.submit("a", number, n) for n in range(2)]
+        with pytest.raises(QueueFull):
+            await limiter.request("a", number, 2)
+        waiting[0].cancel()
+        cancelled = asyncio.create_task(limiter.request("a", number, 2))
+        await asyncio.sleep(0.01)
+        cancelled.cancel()
+        last = await limiter.submit("a", number, 3)
+        assert last.position == 2
     assert limiter._session is None
     for ticket in (*waiting, last):
         assert ticket.done
@@ -426,16 +423,15 @@ async def test_requests_that_wait_keep_their_places_through_an_outage_longer_tha
 
 @real_redis
 async def test_an_upstreams_wish_to_be_left_alone_holds_locally(own_server: RedisServer) -> None:
-    async with RateLimiter(own_server.url, limits={"a": "100/s"}) as limiter:
-        async with broken(own_server, limiter):
-            grant = await limiter.acquire("a")
-            grant.push_back(60)
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            decision = await limiter.hit("a")
-            assert decision.reason == "paused"
-            assert decision.retry_after is not None
-            assert 50 < decision.retry_after <= 60
+    async with RateLimiter(own_server.url, limits={"a": "100/s"}) as limiter, broken(own_server, limiter):
+        grant = await limiter.acquire("a")
+        grant.push_back(60)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        decision = await limiter.hit("a")
+        assert decision.reason == "paused"
+        assert decision.retry_after is not None
+        assert 50 < decision.retry_after <= 60
 
 
 # ---- the breaker ----
