@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import statistics
 import time
 from typing import TYPE_CHECKING, Any
@@ -743,3 +744,109 @@ async def test_redis_hangs_for_ten_seconds_under_load(own_server: RedisServer) -
     assert max(worst) < 2.5
     assert recovered < 5
     assert len([event for event in seen if isinstance(event, Restarted)]) < 10
+
+
+@real_redis
+async def test_a_redis_with_too_many_clients_is_no_outage(own_server: RedisServer) -> None:
+    seen: list[Event] = []
+    async with RateLimiter(own_server.url, limits=LIMITS, command_timeout=0.3, hooks=[seen.append]) as limiter:
+        own_server.call("CONFIG", "SET", "maxclients", "1")
+        own_server.call("CLIENT", "KILL", "TYPE", "pubsub")
+        own_server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await asyncio.sleep(1.5)
+        with pytest.raises(RedisUnavailable, match="max number of clients") as caught:
+            await limiter.hit("local")
+        assert not caught.value.outage
+        own_server.call("CONFIG", "SET", "maxclients", "100")
+        await eventually(lambda: is_ok(limiter))
+    assert not any(isinstance(event, BreakerOpened) for event in seen)
+
+
+@real_redis
+async def test_what_redis_did_after_its_reply_was_given_up_is_taken_back(own_server: RedisServer) -> None:
+    limits = {"a": RateLimitConfig("1/hour", on_outage="allow"), "b": "1/hour"}
+    async with RateLimiter(own_server.url, limits=limits, command_timeout=0.3) as limiter:
+        await limiter.hit("a")
+        await limiter.hit("b")
+        own_server.suspend()
+        # These are in Redis' socket, and join its queues when it goes on.
+        allowed = asyncio.create_task(limiter.request("a", number, 1))
+        first, second = [asyncio.create_task(limiter.submit("b", number, n)) for n in range(2)]
+        assert await allowed == 1
+        assert await (await first) == 0
+        assert (await second).position == 1
+        own_server.resume()
+        await eventually(lambda: is_ok(limiter))
+        await eventually(lambda: nobody_waits(limiter))
+        assert (await limiter.status("b")).queue.depth == 1
+        (await second).cancel()
+        await eventually(lambda: nobody_waits_for_b(limiter))
+
+
+async def nobody_waits_for_b(limiter: RateLimiter) -> bool:
+    return (await limiter.status("b")).queue.depth == 0
+
+
+@real_redis
+async def test_whatever_comes_and_goes_during_outages_leaves_nothing_behind(own_server: RedisServer) -> None:
+    rng = random.Random(7)
+    limits = {
+        "fast": "30 per 0.2 seconds",
+        "slots": "6 concurrent",
+        "both": "20 per 0.2 seconds; 3 concurrent",
+        "open": RateLimitConfig("5 per 0.2 seconds", on_outage="allow"),
+    }
+    calls = 0
+
+    async def call() -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(rng.uniform(0, 0.03))
+
+    async def caller(limiter: RateLimiter) -> str:
+        name = rng.choice(list(limits))
+        try:
+            async with asyncio.timeout(rng.choice([None, None, rng.uniform(0, 0.5)])):
+                if rng.random() < 0.5:
+                    await limiter.request(name, call, timeout=rng.choice([None, rng.uniform(0, 2)]))
+                else:
+                    async with limiter.acquire(name, priority=rng.randrange(3)):
+                        await call()
+        except (TimeoutError, RedisUnavailable) as error:
+            return type(error).__name__
+        return "ran"
+
+    options: dict[str, Any] = {"limits": limits, "lease": 0.5, "command_timeout": 0.3, "poll_interval": 0.1}
+    async with RateLimiter(own_server.url, **options) as one, RateLimiter(own_server.url, **options) as other:
+        callers = []
+        for turn in range(4):
+            callers += [asyncio.create_task(caller(rng.choice([one, other]))) for _ in range(60)]
+            await asyncio.sleep(0.05)
+            await asyncio.to_thread(own_server.suspend if turn % 2 else own_server.kill)
+            for _ in range(10):
+                callers += [asyncio.create_task(caller(rng.choice([one, other]))) for _ in range(6)]
+                await asyncio.sleep(0.12)
+            await asyncio.to_thread(own_server.resume if turn % 2 else own_server.start)
+        ends = await asyncio.wait_for(asyncio.gather(*callers), 30)
+        assert set(ends) <= {"ran", "TimeoutError", "RequestTimeout"}
+        assert ends.count("ran") <= calls
+        assert ends.count("ran") > len(ends) / 2
+        for limiter in (one, other):
+            assert limiter._session is not None
+            requests = limiter._session.requests
+            await eventually(lambda limiter=limiter: is_ok(limiter))
+            assert not requests._waiters
+            assert not requests._waiting
+            assert not requests.outage.queues
+            assert not requests.outage._running
+            assert not requests.local._timers
+            await eventually(lambda requests=requests: not requests._untold)
+        for name in limits:
+
+            async def drained(name: str = name) -> bool:
+                status = await one.status(name)
+                held = [limit.used for limit in status.limits if limit.limit.algorithm == "concurrent"]
+                return not status.queue.depth and not any(held)
+
+            await eventually(drained)
+    assert (await leftovers(own_server.url)) == CLEAN
