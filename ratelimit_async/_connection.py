@@ -15,6 +15,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ClusterDownError,
+    MaxConnectionsError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
@@ -51,9 +52,8 @@ FAILURES: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError, EOFE
 # What a Redis that cannot serve yet, or no longer, begins its errors with; Redis 6 puts the script's line before it.
 _NOT_READY = re.compile(r"(?:^|[-:] ?)(?:LOADING|CLUSTERDOWN|MASTERDOWN|READONLY)\b")
 # A Redis that answers and refuses is there: no other decision than its own would be right.
-_REFUSALS = (AuthenticationError, AuthorizationError)
+_REFUSALS = (AuthenticationError, AuthorizationError, MaxConnectionsError)
 _GONE = (RedisConnectionError, RedisTimeoutError, ClusterDownError, ReadOnlyError, OSError, TimeoutError, EOFError)
-_CROWDED = "max number of clients"
 
 _LATER = ("redis+sentinel", "redis+cluster")
 _SCHEMES = ("redis://", "rediss://", "unix://", "memory://")
@@ -113,7 +113,7 @@ def is_outage(error: BaseException | str) -> bool:
     """Tell a Redis that is gone, hangs or is not ready from one that answers and refuses."""
     if isinstance(error, str):
         return _NOT_READY.search(error) is not None
-    if isinstance(error, _REFUSALS) or _CROWDED in str(error):
+    if isinstance(error, _REFUSALS):
         return False
     return isinstance(error, _GONE)
 
