@@ -36,6 +36,11 @@ class Breaker:
         self._refused = False
 
     @property
+    def counting(self) -> bool:
+        """Whether failures are being counted, and have not opened it yet."""
+        return self.state == "closed" and self._failures > 0
+
+    @property
     def doubted(self) -> bool:
         """Whether Redis accepted connections and then refused calls; a connection alone proves nothing then."""
         return self._refused

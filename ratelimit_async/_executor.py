@@ -35,6 +35,8 @@ MOST_ENTRIES = 32
 _MOST_BATCHES = 4
 # Seconds between attempts to connect.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+# While callers wait to hear whether it is an outage.
+_LONGEST_IN_DOUBT = 0.1
 
 
 class Script:
@@ -156,7 +158,7 @@ class Executor:
                 await self._drop_wire()
             self._fail_overdue()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = min(pause * 2, _LONGEST_IN_DOUBT if self.breaker.counting else _LONGEST_PAUSE)
 
     def close(self) -> None:
         """Fail what is left and refuse what comes."""
@@ -331,7 +333,8 @@ class Executor:
                     if batch is late:
                         problem = f"no answer within {self._timeout} s"
                         raise TimeoutError(problem)
-                    # A process that was held up itself finds the reply in its own socket: it is given a look first.
+                    # A process that was held up itself finds the reply in its own socket, at which not every event loop
+                    # looks before its timers: it is given a look first.
                     late = batch
             await asyncio.sleep(max(left, self._timeout / 30))
 

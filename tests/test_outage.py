@@ -424,6 +424,27 @@ async def test_requests_that_wait_keep_their_places_through_an_outage_longer_tha
 
 
 @real_redis
+async def test_those_who_waited_before_the_outage_go_before_those_who_came_in_it(own_server: RedisServer) -> None:
+    ran: list[str] = []
+
+    async def call(who: str) -> None:
+        ran.append(who)
+
+    async with RateLimiter(own_server.url, limits={"a": "3/hour"}) as limiter:
+        await limiter.hit("a", cost=3)
+        before = [await limiter.submit("a", call, who) for who in "abc"]
+        async with broken(own_server, limiter):
+            within = [await limiter.submit("a", call, who) for who in "DEFGH"]
+            await asyncio.gather(*within[:3])
+        # Redis has lost its queue and its counts.
+        await asyncio.gather(*before)
+        assert ran == ["D", "E", "F", "a", "b", "c"]
+        await eventually(lambda: is_ok(limiter))
+        waiting = [one.id async for one in limiter.waiting("a")]
+        assert waiting == [ticket.id for ticket in within[3:]]
+
+
+@real_redis
 async def test_an_upstreams_wish_to_be_left_alone_holds_locally(own_server: RedisServer) -> None:
     async with RateLimiter(own_server.url, limits={"a": "100/s"}) as limiter, broken(own_server, limiter):
         grant = await limiter.acquire("a")
