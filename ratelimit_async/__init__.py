@@ -4,6 +4,7 @@ from ratelimit_async._config import QueueConfig, RateLimitConfig
 from ratelimit_async._errors import (
     ConfigurationError,
     CostExceedsLimit,
+    DurabilityUnknown,
     NotStarted,
     QueueFull,
     RateLimitError,
@@ -12,7 +13,9 @@ from ratelimit_async._errors import (
     RequestCancelled,
     RequestDropped,
     RequestTimeout,
+    Retry,
     RetryAfter,
+    TaskFailed,
     UnknownRequest,
     WrongEventLoop,
 )
@@ -22,7 +25,9 @@ from ratelimit_async._headers import Upstream, UpstreamLimit
 from ratelimit_async._limiter import RateLimiter
 from ratelimit_async._limits import Limit
 from ratelimit_async._options import RequestOptions
+from ratelimit_async._tasks import Task
 from ratelimit_async._values import (
+    DeadLetter,
     Decision,
     Health,
     KeyInfo,
@@ -30,6 +35,7 @@ from ratelimit_async._values import (
     ProcessorStatus,
     QueueStatus,
     Status,
+    TaskStatus,
     WaitingRequest,
 )
 
@@ -37,7 +43,9 @@ __all__ = [
     "Acquire",
     "ConfigurationError",
     "CostExceedsLimit",
+    "DeadLetter",
     "Decision",
+    "DurabilityUnknown",
     "Event",
     "Grant",
     "Health",
@@ -58,8 +66,12 @@ __all__ = [
     "RequestDropped",
     "RequestOptions",
     "RequestTimeout",
+    "Retry",
     "RetryAfter",
     "Status",
+    "Task",
+    "TaskFailed",
+    "TaskStatus",
     "Ticket",
     "UnknownRequest",
     "Upstream",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
-from anyio import to_thread
-
 from ratelimit_async._errors import ConfigurationError, RetryAfter
 from ratelimit_async._events import Retried
+from ratelimit_async._functions import call_function
 from ratelimit_async._grants import Grant
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ async def _attempt(
 ) -> tuple[Any, Exception | None, RetryAfter | None]:
     """Call once: the result, the error to retry on, and how long the upstream wants to be left alone."""
     try:
-        result = await _call(fn, args)
+        result = await call_function(fn, args)
         cost = None if options.settle is None else options.settle(result)
         told = None if options.on_result is None else options.on_result(result)
     except RetryAfter as error:
@@ -82,11 +80,3 @@ async def _attempt(
         grant.push_back(told.seconds)
     grant.end(cost)
     return result, None, told
-
-
-async def _call(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    if inspect.iscoroutinefunction(inspect.unwrap(getattr(fn, "func", fn))):
-        return await fn(*args)
-    result = await to_thread.run_sync(fn, *args)
-    # A lambda around a coroutine, or a callable object, shows itself only now.
-    return await result if inspect.isawaitable(result) else result

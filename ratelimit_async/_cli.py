@@ -1,4 +1,4 @@
-"""The command line: `ratelimit-async demo`."""
+"""The command line: `ratelimit-async demo` and `ratelimit-async worker module:limiter`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ratelimit_async._demo import Plan, run_demo
 from ratelimit_async._errors import RateLimitError
+from ratelimit_async._work import load_limiter, run_worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives the process' exit code."""
     options = _parser().parse_args(argv)
+    try:
+        if options.command == "worker":
+            return asyncio.run(run_worker(load_limiter(options.limiter)))
+        return _demo(options)
+    except RateLimitError as error:
+        print(f"ratelimit-async: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _demo(options: argparse.Namespace) -> int:
     if options.processes > 1 and options.url.startswith("memory://"):
         print(
             "ratelimit-async: --processes needs --url of a real Redis: memory:// is in one process",
@@ -24,13 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     plan = Plan(options.url, options.processes, options.seconds, options.plain or not sys.stdout.isatty())
-    try:
-        return asyncio.run(run_demo(plan))
-    except RateLimitError as error:
-        print(f"ratelimit-async: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return asyncio.run(run_demo(plan))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--processes", type=_whole, default=1, help="real processes (needs --url)")
     demo.add_argument("--seconds", type=_seconds, default=18.0, help="how long new calls come")
     demo.add_argument("--plain", action="store_true", help="a line per second in place of the live view")
+    worker = commands.add_parser("worker", help="run the durable tasks of a limiter until SIGTERM or SIGINT")
+    worker.add_argument("limiter", metavar="module:limiter", help="where the RateLimiter is, e.g. app.limits:limiter")
     return parser
 
 

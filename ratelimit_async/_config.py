@@ -19,6 +19,7 @@ __all__ = [
     "RateLimitConfig",
     "assign_slots",
     "check_cost",
+    "check_count",
     "check_switch",
     "decode_config",
     "decode_cost",
@@ -71,8 +72,8 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _check_count("queue.max_size", self.max_size, _MOST_WAITING)
-        _check_count("queue.priorities", self.priorities, _MOST_LEVELS)
+        check_count("queue.max_size", self.max_size, _MOST_WAITING)
+        check_count("queue.priorities", self.priorities, _MOST_LEVELS)
         if self.overflow not in _OVERFLOWS:
             raise ConfigurationError("queue.overflow", self.overflow, f"must be one of {', '.join(_OVERFLOWS)}")
         check_switch("queue.fail_fast", self.fail_fast)
@@ -207,7 +208,8 @@ def _fields_of(spec: object, of: type[msgspec.Struct], field: str, what: str) ->
     return fields
 
 
-def _check_count(field: str, value: object, most: int) -> None:
+def check_count(field: str, value: object, most: int) -> None:
+    """Refuse what is no whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
         raise ConfigurationError(field, value, f"must be a whole number from 1 to {most}")
 

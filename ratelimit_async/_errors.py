@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigurationError",
     "CostExceedsLimit",
+    "DurabilityUnknown",
     "NotStarted",
     "QueueFull",
     "RateLimitError",
@@ -19,7 +20,9 @@ __all__ = [
     "RequestCancelled",
     "RequestDropped",
     "RequestTimeout",
+    "Retry",
     "RetryAfter",
+    "TaskFailed",
     "UnknownRequest",
     "WrongEventLoop",
 ]
@@ -111,6 +114,59 @@ class RetryAfter(RateLimitError):
     def __str__(self) -> str:
         """Say how long."""
         return f"the upstream asked to retry after {self.seconds} s"
+
+
+class Retry(RateLimitError):
+    """For durable tasks to raise: try this one again, at the front of its priority; it counts as an attempt.
+
+    Args:
+        after: Seconds until then.
+
+    Raises:
+        ConfigurationError: If that is no time.
+    """
+
+    def __init__(self, after: float = 0.0) -> None:
+        """Keep the seconds."""
+        if isinstance(after, bool) or not isinstance(after, (int, float)) or not 0 <= after < math.inf:
+            raise ConfigurationError("after", after, "must be seconds, 0 or more")
+        super().__init__(after)
+        self.after = after
+
+    def __str__(self) -> str:
+        """Say when."""
+        return f"to be tried again after {self.after} s"
+
+
+class TaskFailed(RateLimitError):
+    """A durable task failed for good; it is among the dead letters of its name."""
+
+    def __init__(self, id: str, attempts: int, error: str) -> None:
+        """Keep which, how often it was tried, and what it raised last, as text."""
+        super().__init__(id, attempts, error)
+        self.id = id
+        self.attempts = attempts
+        self.error = error
+
+    def __str__(self) -> str:
+        """Say what it raised."""
+        return f"task {self.id!r} failed after {self.attempts} attempts: {self.error}"
+
+
+class DurabilityUnknown(RateLimitError):
+    """The primary took the task, but too few replicas confirmed it in time: submit it again with the same id."""
+
+    def __init__(self, id: str, replicas: int, wanted: int) -> None:
+        """Keep which, how many confirmed it and how many were asked for."""
+        super().__init__(id, replicas, wanted)
+        self.id = id
+        self.replicas = replicas
+        self.wanted = wanted
+
+    def __str__(self) -> str:
+        """Say how many confirmed it."""
+        confirmed = f"{self.replicas} of {self.wanted} replicas have confirmed it"
+        return f"task {self.id!r}: {confirmed}; submit it again with this id"
 
 
 class CostExceedsLimit(RateLimitError):

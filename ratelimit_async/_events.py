@@ -17,6 +17,7 @@ __all__ = [
     "Cancelled",
     "Configured",
     "Connected",
+    "Dead",
     "Defaulted",
     "Denied",
     "Disconnected",
@@ -24,8 +25,10 @@ __all__ = [
     "Event",
     "Expired",
     "Failed",
+    "Finished",
     "Granted",
     "Hook",
+    "Lost",
     "Paused",
     "Queued",
     "Refunded",
@@ -34,6 +37,7 @@ __all__ = [
     "Resumed",
     "Retried",
     "Settled",
+    "Started",
     "log_event",
 ]
 
@@ -117,8 +121,40 @@ class Settled(KeyEvent, frozen=True, kw_only=True):
     cost: dict[str, int]
 
 
+class Started(KeyEvent, frozen=True, kw_only=True):
+    """This process began an attempt, 1 for the first, at a durable task."""
+
+    id: str
+    task: str
+    attempt: int
+
+
+class Finished(KeyEvent, frozen=True, kw_only=True):
+    """This process finished a durable task; its last attempt took so many seconds."""
+
+    id: str
+    task: str
+    took: float
+
+
+class Lost(KeyEvent, frozen=True, kw_only=True):
+    """A durable task that ran here is not this process' any more: cancelled, or its lease ended."""
+
+    id: str
+    task: str
+
+
+class Dead(KeyEvent, frozen=True, kw_only=True):
+    """A durable task failed for good in this process and went to the dead letters."""
+
+    id: str
+    task: str
+    attempts: int
+    error: str
+
+
 class Retried(KeyEvent, frozen=True, kw_only=True):
-    """A call failed, or the upstream pushed it back, and it is requested again; `error` is why."""
+    """A call or task failed, or the upstream pushed it back, and it is requested again; `error` is why."""
 
     id: str
     retry: int
@@ -205,7 +241,9 @@ _LEVELS: dict[type[Event], int] = {
     Disconnected: logging.WARNING,
     BreakerOpened: logging.WARNING,
     Restarted: logging.ERROR,
+    Dead: logging.ERROR,
     Dropped: logging.WARNING,
+    Lost: logging.WARNING,
     Failed: logging.WARNING,
     Rejected: logging.WARNING,
     Connected: logging.INFO,

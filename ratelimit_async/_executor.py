@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
 
-__all__ = ["MOST_ENTRIES", "Argument", "Call", "Executor", "Script"]
+__all__ = ["MOST_ENTRIES", "Argument", "Call", "Executor", "Script", "Unconfirmed"]
 
 Argument = bytes | str | int
 Entry = tuple[Argument, ...]
@@ -42,7 +42,7 @@ _LONGEST_IN_DOUBT = 0.1
 class Script:
     """A Lua script; `grouped` ones take many keys and entries in one call."""
 
-    __slots__ = ("grouped", "most", "name", "sha", "source", "tells_again")
+    __slots__ = ("durable", "grouped", "most", "name", "sha", "source", "tells_again")
 
     def __init__(
         self,
@@ -52,10 +52,12 @@ class Script:
         grouped: bool = True,
         most: int = MOST_ENTRIES,
         tells_again: bool = False,
+        durable: bool = False,
     ) -> None:
         """Keep the source and its digest; `most` bounds the entries of one call.
 
         `tells_again`: each entry ends with 1 where an earlier sending of it may have arrived, otherwise 0.
+        `durable`: it gets the keys of durable tasks besides.
         """
         self.name = name
         self.source = source
@@ -63,6 +65,11 @@ class Script:
         self.grouped = grouped
         self.most = most
         self.tells_again = tells_again
+        self.durable = durable
+
+
+class Unconfirmed(Exception):
+    """So many replicas have confirmed a call, of so many wanted."""
 
 
 # Stands for what is no script: its entry is a whole command.
@@ -94,8 +101,10 @@ class Call:
 class Executor:
     """Sends script calls and hands out their replies."""
 
-    def __init__(self, source: Source, scripts: tuple[Script, ...], command_timeout: float, emit: Emit) -> None:
-        """Take where connections come from, and what to load into each."""
+    def __init__(
+        self, source: Source, scripts: tuple[Script, ...], command_timeout: float, emit: Emit, replicas: int = 0
+    ) -> None:
+        """Take where connections come from, and what to load into each; `replicas` have to confirm every call."""
         self.on_next: Callable[[Key, float], None] = lambda _key, _seconds: None
         # Called when Redis is back.
         self.on_connected: Callable[[], None] = lambda: None
@@ -105,6 +114,7 @@ class Executor:
         self._scripts = scripts
         self._timeout = command_timeout
         self._emit = emit
+        self._replicas = replicas
         self._pending: deque[Call] = deque()
         self._flying: deque[tuple[float, list[Call]]] = deque()
         self._wake = asyncio.Event()
@@ -212,6 +222,9 @@ class Executor:
             while self._pending and len(self._flying) < _MOST_BATCHES:
                 if batch := self._next_batch():
                     packed += wire.pack_command(*self._command(batch))
+                    if self._replicas:
+                        # Well within the time after which an answer counts as missing.
+                        packed += wire.pack_command("WAIT", self._replicas, int(self._timeout * 500))
                     self._flying.append((loop.time(), batch))
             if packed:
                 await wire.send_packed_command(packed, check_health=False)
@@ -246,6 +259,8 @@ class Executor:
             if key is None:  # pragma: no cover - grouped calls have keys
                 continue
             keys += key.redis
+            if script.durable:
+                keys += key.durable
             arguments += key.arguments()
             arguments.append(len(calls))
             for call in calls:
@@ -257,21 +272,17 @@ class Executor:
     async def _read(self, wire: Wire) -> None:
         first = True
         while True:
-            reply: Any
-            try:
-                reply = await wire.read_response(disable_decoding=True, disconnect_on_error=False)
-            except ResponseError as error:
-                reply = error
+            reply = await _response(wire)
+            if self._replicas:
+                confirmed = await _response(wire)
+                if isinstance(confirmed, Exception):
+                    reply = confirmed
+                elif confirmed < self._replicas and not isinstance(reply, Exception):
+                    reply = Unconfirmed(confirmed, self._replicas)
             if self._closed:
                 return
             # It stays among the flying until its callers are told: a crash here must not lose them.
-            _, batch = self._flying[0]
-            if isinstance(reply, NoScriptError):
-                self._unloaded += batch
-            elif isinstance(reply, Exception):
-                self._refuse(batch, self._source.failure(reply))
-            else:
-                self._deliver(batch, reply)
+            self._answer(self._flying[0][1], reply)
             self._flying.popleft()
             if self._refused is not None:
                 raise self._refused
@@ -285,6 +296,17 @@ class Executor:
                 self._pending.extendleft(reversed(self._unloaded))
                 self._unloaded.clear()
             self._wake.set()
+
+    def _answer(self, batch: list[Call], reply: Any) -> None:
+        if isinstance(reply, NoScriptError):
+            self._unloaded += batch
+        elif isinstance(reply, Unconfirmed):
+            for call in batch:
+                call.fail(reply)
+        elif isinstance(reply, Exception):
+            self._refuse(batch, self._source.failure(reply))
+        else:
+            self._deliver(batch, reply)
 
     async def _load(self, wire: Wire) -> None:
         """Load all scripts; nothing else is on the wire meanwhile."""
@@ -390,6 +412,14 @@ class Executor:
 
     def _all(self) -> list[Call]:
         return [*self._pending, *self._unloaded, *(call for _, batch in self._flying for call in batch)]
+
+
+async def _response(wire: Wire) -> Any:
+    """Read a reply, be it an error."""
+    try:
+        return await wire.read_response(disable_decoding=True, disconnect_on_error=False)
+    except ResponseError as error:
+        return error
 
 
 def _group_of(call: Call) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ratelimit_async._values import Decision
     from ratelimit_async._waiter import Waiter
 
-__all__ = ["Acquire", "Grant", "Running", "Ticket"]
+__all__ = ["Acquire", "CallTicket", "Grant", "Running", "Ticket"]
 
 T = TypeVar("T")
 
@@ -251,8 +252,8 @@ class Acquire:
         self._held.__exit__()
 
 
-class Ticket(Generic[T]):
-    """A submitted request; await it for the function's result.
+class Ticket(ABC, Generic[T]):
+    """A submitted request; await it for the result.
 
     Attributes:
         id: The request's id; `limiter.cancel(id)` takes it from any process.
@@ -260,19 +261,46 @@ class Ticket(Generic[T]):
         estimated_wait: Seconds until its turn as it looked then, by the costs of those before it and all limits.
     """
 
-    __slots__ = ("_requests", "_task", "_waiter", "estimated_wait", "id", "position")
+    __slots__ = ("estimated_wait", "id", "position")
+
+    def __init__(self, id: str, position: int, estimated_wait: float) -> None:
+        """Keep what was said when it was submitted."""
+        self.id = id
+        self.position = position
+        self.estimated_wait = estimated_wait
+
+    @abstractmethod
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Wait for the result; cancelling the awaiting task leaves the request alone."""
+
+    @property
+    @abstractmethod
+    def done(self) -> bool:
+        """Whether the request has ended; of a durable task, as far as this ticket was told: while it is awaited."""
+
+    @abstractmethod
+    def cancel(self) -> bool:
+        """Take the request back; one that runs already is cancelled like any task.
+
+        Returns:
+            Whether there was something to cancel, as far as is known here; `limiter.cancel(id)` waits for the truth.
+        """
+
+
+class CallTicket(Ticket[T]):
+    """The ticket of a function that this process runs."""
+
+    __slots__ = ("_requests", "_task", "_waiter")
 
     def __init__(self, waiter: Waiter, task: asyncio.Task[T], requests: Requests) -> None:
         """Follow a request and the task that runs it."""
-        self.id = waiter.id
-        self.position = waiter.position
-        self.estimated_wait = waiter.estimate
+        super().__init__(waiter.id, waiter.position, waiter.estimate)
         self._waiter = waiter
         self._task = task
         self._requests = requests
 
     def __await__(self) -> Generator[Any, Any, T]:
-        """Wait for the result; cancelling the awaiting task leaves the request alone."""
+        """Wait for the result."""
         return asyncio.shield(self._task).__await__()
 
     @property
@@ -281,11 +309,7 @@ class Ticket(Generic[T]):
         return self._task.done()
 
     def cancel(self) -> bool:
-        """Take the request back; one that runs already is cancelled like any task.
-
-        Returns:
-            Whether there was something to cancel.
-        """
+        """Take the request back."""
         if self._task.done():
             return False
         if self._waiter.granted.done():

@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from ratelimit_async._limits import Limit
     from ratelimit_async._values import Decision
 
-__all__ = ["Denial", "Key", "KeyNames", "Reconfigured", "encode_costs", "parse_label", "parse_request_id"]
+__all__ = [
+    "Denial",
+    "Key",
+    "KeyNames",
+    "Reconfigured",
+    "encode_costs",
+    "escape_word",
+    "parse_label",
+    "parse_request_id",
+    "plain_word",
+    "task_id",
+]
 
 _KINDS = {
     "sliding_window": "sw",
@@ -38,12 +49,14 @@ class Key:
     __slots__ = (
         "__weakref__",
         "_base",
+        "_client",
         "_header",
         "_pauses",
         "by",
         "config",
         "denial",
         "driver",
+        "durable",
         "epoch",
         "field",
         "label",
@@ -53,7 +66,7 @@ class Key:
     )
 
     def __init__(
-        self, prefix: str, name: str, by: str | None, config: RateLimitConfig, pauses: Mapping[str, int]
+        self, prefix: str, name: str, by: str | None, config: RateLimitConfig, pauses: Mapping[str, int], client: str
     ) -> None:
         """Spell the key's names once; scripts get them ready-made."""
         self.name = name
@@ -65,6 +78,13 @@ class Key:
         self.epoch = 0
         self._base = f"{{{_escape(prefix)}:{self.label}}}:"
         self.driver = f"{self._base}d".encode()
+        # What the scripts that know of tasks get besides.
+        self.durable = tuple(f"{self._base}{part}".encode() for part in "tkxyuze")
+        self.enter(client, config)
+
+    def enter(self, client: str, config: RateLimitConfig) -> None:
+        """Be used by a client from now on."""
+        self._client = client
         self.configure(config)
 
     def configure(self, config: RateLimitConfig) -> None:
@@ -72,7 +92,7 @@ class Key:
         base, queue, header = self._base, config.waits, list[bytes | str | int]()
         self.config = config
         self.forget_denial()
-        names = [f"{base}{part}" for part in "dcrlhpw"]
+        names = [f"{base}{part}" for part in (*"dcrlhpw", f"a{self._client}")]
         names += [f"{base}q{level}" for level in range(queue.priorities)]
         for limit, slot in zip(config.parsed, config.slots, strict=True):
             kind = _KINDS[limit.algorithm]
@@ -132,6 +152,7 @@ class KeyNames:
     def __init__(self, prefix: str, find: Callable[[str, str | None], RateLimitConfig]) -> None:
         """Start with no keys and nothing paused; `find` gives the configuration of a name and subject."""
         self.prefix = prefix
+        self._client = ""
         # Until when names are paused, us by Redis' clock; -1 without end.
         self.pauses: dict[str, int] = {}
         self._find = find
@@ -139,7 +160,14 @@ class KeyNames:
         self._alive: WeakValueDictionary[tuple[str, str | None], Key] = WeakValueDictionary()
         self.channels = f"{_escape(prefix)}:reply:"
         # What all processes share: what is paused and configured, and who is alive.
-        self.control = f"{{{_escape(prefix)}}}:control", f"{{{_escape(prefix)}}}:alive"
+        self.control = f"{{{_escape(prefix)}}}:control", f"{{{_escape(prefix)}}}:processes"
+        self.index = f"{{{_escape(prefix)}}}:tasks"
+
+    def enter(self, client: str) -> None:
+        """Be used by a client from now on: some of what a key's scripts keep is its own."""
+        self._client = client
+        for key in list(self._alive.values()):
+            key.enter(client, key.config)
 
     def key(self, name: str, by: str | None) -> Key:
         """Give the key of a name and subject."""
@@ -149,7 +177,7 @@ class KeyNames:
     def _make(self, name: str, by: str | None) -> Key:
         key = self._alive.get((name, by))
         if key is None:
-            key = self._alive[name, by] = Key(self.prefix, name, by, self._find(name, by), self.pauses)
+            key = self._alive[name, by] = Key(self.prefix, name, by, self._find(name, by), self.pauses, self._client)
         if len(self._recent) >= _MOST_KEYS:
             del self._recent[next(iter(self._recent))]
         self._recent[name, by] = key
@@ -213,8 +241,23 @@ def parse_label(label: str) -> tuple[str, str | None]:
     return _plain(name), _plain(by) or None
 
 
+def task_id(label: str, own: str) -> str:
+    """Spell the public id of a durable task."""
+    return f"{label}:*.{own}"
+
+
+def escape_word(text: str) -> str:
+    """Write any text as one word of plain ASCII, as the scripts keep it."""
+    return _escape(text)
+
+
+def plain_word(word: str) -> str:
+    """Read it back."""
+    return _plain(word)
+
+
 def parse_request_id(request_id: str) -> tuple[str, str | None, str] | None:
-    """Read name, subject and the queue's own id from a request's public id."""
+    """Read name, subject and the queue's own id from a request's public id; that of a task begins with '*.'."""
     label, _, own = request_id.rpartition(":")
     if label.count(":") != 1 or label.startswith(":") or "." not in own or " " in own:
         return None

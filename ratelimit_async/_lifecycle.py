@@ -14,6 +14,7 @@ from ratelimit_async._keys import Key, KeyNames
 from ratelimit_async._loading import load_environment, load_toml
 from ratelimit_async._session import Session
 from ratelimit_async._settings import Settings
+from ratelimit_async._tasks import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,9 +57,12 @@ class Lifecycle:
             default: The same for names that `limits` does not have; None makes such a name an error.
             client: A `redis.asyncio` client whose server is used in place of `url`; it stays the caller's.
             hooks: Called with every event; the default logs them with structlog.
-            **settings: `prefix` of all keys (`"rl"`); `processor` (True: grants for others too); `batch_size` (most
-                grants per script call, 100); and in seconds `poll_interval` (1.0), `lease` (5.0), `connect_timeout`
-                (5.0), `command_timeout` (1.5) and `shutdown_timeout` (10.0).
+            **settings: `prefix` of all keys (`"rl"`); `processor` (True: grants for others too, and runs tasks);
+                `batch_size` (most grants per script call, 100); `task_slots` (most durable tasks that this process runs
+                at once, 100); `durability` of tasks (`"primary"`, or `"replicated"`: a submission is confirmed by as
+                many `replicas`, 1); and in seconds `poll_interval` (1.0), `lease` (5.0), `connect_timeout` (5.0),
+                `command_timeout` (1.5), `shutdown_timeout` (10.0) and `task_grace` (30.0: after which a task whose name
+                no running process has goes to the dead letters).
 
         Raises:
             ConfigurationError: If any of it cannot be used; it names the field and the value.
@@ -72,6 +76,7 @@ class Lifecycle:
         self._source = source_of(url, client, self._settings.connect_timeout)
         self._names = KeyNames(self._settings.prefix, self._find)
         self._events = Events(tuple(hooks))
+        self._registry = Registry()
         self._session: Session | None = None
 
     def __repr__(self) -> str:
@@ -87,7 +92,7 @@ class Lifecycle:
         """
         if self._session is not None:
             raise ConfigurationError("limiter", self, "is entered already")
-        session = Session(self._source, self._names, self._catalog, self._settings, self._events.emit)
+        session = Session(self._source, self._names, self._catalog, self._settings, self._registry, self._events.emit)
         self._session = session
         try:
             await session.start()

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 
 import msgspec
 
-from ratelimit_async._administration import Administration
 from ratelimit_async._calls import make_call
 from ratelimit_async._config import decode_priority, decode_timeout
+from ratelimit_async._durable import Durable, is_task
 from ratelimit_async._errors import ConfigurationError, UnknownRequest
-from ratelimit_async._grants import Acquire, Grant, Ticket
+from ratelimit_async._grants import Acquire, CallTicket, Grant, Ticket
 from ratelimit_async._keys import parse_request_id
 from ratelimit_async._options import AcquireArguments, RequestArguments, RequestOptions, Unset
 
@@ -32,7 +32,7 @@ _DEFAULTS = RequestOptions()
 _CALLS_ONLY = RequestArguments.__optional_keys__ - AcquireArguments.__optional_keys__
 
 
-class RateLimiter(Administration):
+class RateLimiter(Durable):
     """Rate limits and queues shared by every process that uses the same Redis."""
 
     # ---- now or not at all ----
@@ -108,7 +108,8 @@ class RateLimiter(Administration):
 
         Args:
             name: Whose limits.
-            fn: An async function, or a plain one, which runs in a worker thread.
+            fn: An async function, or a plain one, which runs in a worker thread; or a durable task, which runs in any
+                process that has it, and without a timeout unless one is given.
             *args: Its arguments; keywords go through `functools.partial`.
             by: The subject within the name.
             cost: What it charges: a number of requests, or numbers by unit.
@@ -121,6 +122,9 @@ class RateLimiter(Administration):
             retry_on: Exceptions of `fn` after which it is requested again.
             max_retries: How often, and also how often after a RetryAfter that `fn` raised or `on_result` gave.
             backoff: Seconds before the first retry on an exception; doubled each time, up to a minute, with jitter.
+            id: Of a durable task: the same id is one request, whoever submits it how often.
+            durability: Of a durable task: `"replicated"`: its submission is confirmed by replicas. By default the
+                limiter's.
             options: All of these together; what is given by itself wins.
 
         Returns:
@@ -132,10 +136,14 @@ class RateLimiter(Administration):
             QueueFull: If the queue is.
             RequestDropped: If it had to make place in the queue.
             RequestCancelled: If `cancel(id)` or the limiter's end took it.
+            TaskFailed: If a durable task failed for good.
+            DurabilityUnknown: If too few replicas confirmed a durable task.
             CostExceedsLimit: If no limit could ever allow the cost.
             ConfigurationError: If an argument cannot be used.
             RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"deny"` or `"raise"`.
         """
+        if is_task(fn):
+            return await self._request_task(name, fn, args, msgspec.structs.replace(options, **how))
         session, waiter, options = self._open(name, options, how)
         return await make_call(session, waiter, fn, args, options)
 
@@ -198,7 +206,7 @@ class RateLimiter(Administration):
         options: RequestOptions = _DEFAULTS,
         **how: Unpack[RequestArguments],
     ) -> Ticket[Any]:
-        """Give a function its place and return at once; this process runs it at its turn.
+        """Give a function its place and return at once; this process, or for a task any, runs it at its turn.
 
         Args:
             name: As in `request`.
@@ -209,7 +217,7 @@ class RateLimiter(Administration):
             priority: As in `request`; LOWER goes first.
             timeout: As in `request`, seconds.
             fail_fast: As in `request`.
-            settle: As in `request`; and so are `on_result`, `retry_on`, `max_retries` and `backoff`.
+            settle: As in `request`; and so are `on_result`, `retry_on`, `max_retries`, `backoff`, `id`, `durability`.
             options: As in `request`.
 
         Returns:
@@ -221,6 +229,9 @@ class RateLimiter(Administration):
             ConfigurationError: If an argument cannot be used.
             RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"deny"` or `"raise"`.
         """
+        if is_task(fn):
+            ticket, _ = await self._submit_task(name, fn, args, msgspec.structs.replace(options, **how), told=False)
+            return ticket
         session, waiter, options = self._open(name, options, how, estimate=True)
         try:
             await asyncio.shield(waiter.placed)
@@ -231,7 +242,7 @@ class RateLimiter(Administration):
             waiter.granted.result()
         task = asyncio.create_task(make_call(session, waiter, fn, args, options), name=waiter.id)
         session.keep(task)
-        return Ticket(waiter, task, session.requests)
+        return CallTicket(waiter, task, session.requests)
 
     async def cancel(self, request_id: str) -> None:
         """Cancel a waiting request by its id, from any process; its caller gets `RequestCancelled`.
@@ -252,7 +263,10 @@ class RateLimiter(Administration):
             key = self._names.key(name, by)
         except ConfigurationError:
             raise UnknownRequest(request_id) from None
-        if not await session.scripts.withdraw(key, own, reason="cancelled"):
+        if own.startswith("*."):
+            if not await session.task_tickets.cancel(key, own.removeprefix("*."), "cancelled"):
+                raise UnknownRequest(request_id)
+        elif not await session.scripts.withdraw(key, own, reason="cancelled"):
             raise UnknownRequest(request_id)
 
     def _open(
@@ -260,6 +274,9 @@ class RateLimiter(Administration):
     ) -> tuple[Session, Waiter, RequestOptions]:
         if how:
             options = msgspec.structs.replace(options, **how)
+        for field in ("id", "durability"):
+            if getattr(options, field) != getattr(_DEFAULTS, field):
+                raise ConfigurationError(field, getattr(options, field), "is for durable tasks")
         session, key, costs = self._prepare(name, options.by, options.cost)
         queue = key.config.waits
         timeout, fast = options.timeout, options.fail_fast

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 import msgspec
 
-from ratelimit_async._config import Cost, Priority, check_switch, decode_seconds
+from ratelimit_async._config import Cost, Priority, check_switch, decode_name, decode_seconds
 from ratelimit_async._errors import ConfigurationError, RetryAfter
 
-__all__ = ["UNSET", "AcquireArguments", "RequestArguments", "RequestOptions", "Unset"]
+__all__ = ["UNSET", "AcquireArguments", "Durability", "RequestArguments", "RequestOptions", "Unset", "check_durability"]
+
+Durability: TypeAlias = Literal["primary", "replicated"]
 
 
 class Unset(Enum):
@@ -24,10 +26,17 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
+def check_durability(value: object) -> None:
+    """Refuse what is no durability."""
+    if value not in ("primary", "replicated"):
+        raise ConfigurationError("durability", value, "must be 'primary' or 'replicated'")
+
+
 class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a request may say about itself, as one value; `timeout` and `fail_fast` UNSET mean the queue's.
 
-    Those from `settle` on are for calls that the limiter itself makes: `request` and `submit`.
+    Those from `settle` on are for calls that the limiter itself makes: `request` and `submit`; of them, `id` and
+    `durability` are for durable tasks, the others for functions.
     """
 
     by: str | int | None = None
@@ -40,6 +49,8 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry_on: type[Exception] | tuple[type[Exception], ...] = ()
     max_retries: int = 3
     backoff: float | timedelta = 0.5
+    id: str | None = None
+    durability: Durability | Unset = UNSET
 
     @property
     def first_backoff(self) -> float:
@@ -60,6 +71,10 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise ConfigurationError("max_retries", retries, "must be a whole number, 0 or more")
         decode_seconds("backoff", self.backoff)
+        if self.id is not None:
+            decode_name(self.id, "id")
+        if not isinstance(self.durability, Unset):
+            check_durability(self.durability)
 
 
 class AcquireArguments(TypedDict, total=False):
@@ -80,3 +95,5 @@ class RequestArguments(AcquireArguments, total=False):
     retry_on: type[Exception] | tuple[type[Exception], ...]
     max_retries: int
     backoff: float | timedelta
+    id: str | None
+    durability: Durability

@@ -33,6 +33,9 @@ class Replies(Protocol):
     def on_freed(self, driver: str) -> None:
         """What was denied for a key may pass now."""
 
+    def on_task(self, kind: str, driver: str, owns: list[str]) -> None:
+        """Durable tasks: t are granted to this client, k wait for workers, s is to be stopped, f has ended."""
+
     def on_control(self) -> None:
         """What is paused by name, or configured, has changed."""
 
@@ -97,3 +100,6 @@ class Listener:
             self._replies.on_freed(rest)
         elif kind == "c":
             self._replies.on_control()
+        elif kind in ("t", "k", "s", "f"):
+            driver, *owns = rest.split(" ")
+            self._replies.on_task(kind, driver, owns)

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 
 from ratelimit_async._config import decode_priority
 from ratelimit_async._errors import RateLimitError
+from ratelimit_async._keys import task_id
 from ratelimit_async._scripts import ALL
+from ratelimit_async._tasks import read_arguments
 from ratelimit_async._values import (
+    DeadLetter,
     Health,
     KeyInfo,
     LimitStatus,
     ProcessorStatus,
     QueueStatus,
     Status,
+    TaskStatus,
     WaitingRequest,
 )
 
@@ -27,9 +31,11 @@ if TYPE_CHECKING:
     from ratelimit_async._session import Session
     from ratelimit_async._settings import Settings
 
-__all__ = ["health_of", "keys_of", "status_of", "total_of", "waiting_of"]
+__all__ = ["dead_letters_of", "health_of", "keys_of", "status_of", "total_of", "waiting_of"]
 
 _PAGE = 200
+# Dead letters are up to 64 KiB each.
+_DEAD_PAGE = 20
 
 
 async def status_of(session: Session, key: Key) -> Status:
@@ -61,6 +67,7 @@ async def status_of(session: Session, key: Key) -> Status:
             runs=processor.runs,
             grants=processor.grants,
         ),
+        tasks=TaskStatus(**dict(zip(TaskStatus.__struct_fields__, reply.tasks, strict=True))),
     )
 
 
@@ -97,6 +104,12 @@ async def total_of(session: Session, names: KeyNames, key: Key) -> Status:
             last_run=own.processor.last_run,
             runs=own.processor.runs,
             grants=own.processor.grants,
+        ),
+        tasks=TaskStatus(
+            **{
+                field: (max if field == "workers" else sum)(getattr(status.tasks, field) for status in each)
+                for field in TaskStatus.__struct_fields__
+            }
         ),
     )
 
@@ -136,7 +149,7 @@ async def waiting_of(session: Session, key: Key) -> AsyncGenerator[WaitingReques
             now, entries = await session.scripts.waiting(key, level, start, _PAGE)
             for entry in entries:
                 client, seq, enqueued = entry.decode().split(" ", 3)[:3]
-                request_id = f"{key.label}:{client}.{seq}"
+                request_id = f"{key.label}:{'*' if client.startswith('*') else client}.{seq}"
                 if request_id not in seen:
                     seen.add(request_id)
                     age = max(now - int(enqueued), 0) / 1e6
@@ -145,6 +158,28 @@ async def waiting_of(session: Session, key: Key) -> AsyncGenerator[WaitingReques
                 break
             # Those ahead may have gone meanwhile: pages overlap by half, so that few of the others are passed over.
             start += _PAGE // 2
+
+
+async def dead_letters_of(session: Session, key: Key) -> AsyncGenerator[DeadLetter]:
+    """Read the dead letters a page at a time; who comes or goes meanwhile may be missed, but nobody is told twice."""
+    seen: set[str] = set()
+    start = 0
+    while True:
+        page = await session.task_scripts.dead(key, start, _DEAD_PAGE)
+        for letter in page:
+            if letter.own not in seen:
+                seen.add(letter.own)
+                yield DeadLetter(
+                    id=task_id(key.label, letter.own),
+                    task=letter.task,
+                    error=letter.error,
+                    attempts=letter.attempts,
+                    died_at=letter.died / 1e6,
+                    arguments=read_arguments(letter.payload),
+                )
+        if len(page) < _DEAD_PAGE:
+            break
+        start += _DEAD_PAGE // 2
 
 
 async def health_of(session: Session | None, names: KeyNames, settings: Settings, address: str) -> Health:

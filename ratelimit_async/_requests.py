@@ -96,7 +96,7 @@ class Requests:
         if waiter.key.config.enforce:
             sent = self.scripts.request(
                 waiter.key,
-                waiter.seq,
+                waiter.turn,
                 waiter.priority,
                 waiter.text,
                 waiter.timeout if timeout is None else timeout,
@@ -217,7 +217,7 @@ class Requests:
                 waiter.state = "claiming"
                 by_key.setdefault(waiter.key, []).append(waiter)
         for key, waiters in by_key.items():
-            sent = self.scripts.claim(key, [waiter.seq for waiter in waiters])
+            sent = self.scripts.claim(key, [waiter.turn for waiter in waiters])
             sent.add_done_callback(partial(self._on_claim, waiters))
 
     async def sync(self, *, scan: bool) -> None:
@@ -230,7 +230,12 @@ class Requests:
         for key, waiters in self._waiting.items():
             seqs = list(waiters)
             jobs += [(key, seqs[i : i + MOST_IDS]) for i in range(0, len(seqs), MOST_IDS)]
-        await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))
+        try:
+            await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))
+        except RateLimitError:
+            # It may have arrived: what it would have told is told by a scan only.
+            self._doubtful = True
+            raise
 
     async def _sync_key(self, key: Key, seqs: list[int], *, scan: bool) -> None:
         found = await self.scripts.sync(key, seqs, scan=scan)
@@ -241,7 +246,7 @@ class Requests:
             waiter = self._waiting.get(key, {}).get(seq)
             if waiter is not None and waiter.state == "waiting":
                 waiter.state = "sent"
-                sent = self.scripts.requeue(key, waiter.priority, waiter.entry)
+                sent = self.scripts.requeue(key, waiter.turn, waiter.priority, waiter.entry)
                 sent.add_done_callback(partial(self._on_admission, waiter, self.scripts.admission))
 
     def _on_admission(self, waiter: Waiter, read: ReadAdmission, sent: asyncio.Future[Any]) -> None:
@@ -294,6 +299,8 @@ class Requests:
             return
         if waiter.state == "sent":
             waiter.state = "waiting"
+        # Those that waited before may have been dropped meanwhile: only a scan tells.
+        self._doubtful = self._doubtful or (admission.lapsed and waiter.key in self._waiting)
         self._waiting.setdefault(waiter.key, {})[waiter.seq] = waiter
         if not waiter.placed.done():
             waiter.position = admission.position

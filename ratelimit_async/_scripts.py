@@ -49,14 +49,15 @@ def _sources() -> dict[str, str]:
 
 
 # The grant script does the most per entry, and a batch of them the most of all.
-_MOST = {"grant": 8, "claim": 8, "hold": 4, "sync": 4, "waiting": 1}
+_MOST = {"grant": 8, "claim": 8, "hold": 4, "sync": 4, "waiting": 1, "task": 8}
 ALL = {
     name: Script(
         name,
         source,
-        grouped=name != "control",
+        grouped=name not in ("control", "index"),
         most=_MOST.get(name, MOST_ENTRIES),
-        tells_again=name in ("admit", "adjust"),
+        tells_again=name in ("admit", "adjust", "claim", "sync", "task"),
+        durable=name in ("grant", "status", "task"),
     )
     for name, source in sorted(_sources().items())
 }
@@ -77,6 +78,7 @@ class Admission(msgspec.Struct, frozen=True):
     entry: bytes = b""
     position: int = 0
     estimate: float = 0.0
+    lapsed: bool = False
 
 
 class Sync(msgspec.Struct, frozen=True):
@@ -97,6 +99,7 @@ class StatusReply(msgspec.Struct, frozen=True):
     driven: bool
     paused: bool
     resumes_in: float | None
+    tasks: list[int]
 
 
 class ControlState(msgspec.Struct, frozen=True):
@@ -115,13 +118,21 @@ class Scripts:
     """The scripts, called through the executor."""
 
     def __init__(
-        self, executor: Executor, channels: str, client: str, client_lease: float, driver_lease: float
+        self,
+        executor: Executor,
+        channels: str,
+        client: str,
+        client_lease: float,
+        driver_lease: float,
+        grace: float,
     ) -> None:
-        """Tell every call who calls; leases in seconds, a driver lease of 0 for a client that drives nothing."""
+        """Tell every call who calls; times in seconds, a driver lease of 0 for a client that drives nothing."""
         self._executor = executor
         self._channels = channels
         self._client = client
         self._alive = int(_ALIVE * client_lease * 1e6)
+        # us after which a task that no worker has is given up.
+        self.grace = int(grace * 1e6)
         executor.head = (client, int(client_lease * 1e6), int(driver_lease * 1e6), channels)
 
     async def hit(self, key: Key, costs: Mapping[str, int]) -> Decision:
@@ -138,7 +149,7 @@ class Scripts:
     def request(
         self,
         key: Key,
-        seq: int,
+        turn: str,
         priority: int,
         costs: str,
         timeout: float | None,
@@ -147,25 +158,28 @@ class Scripts:
         fail_fast: bool = False,
         enqueued: int = 0,
     ) -> asyncio.Future[Any]:
-        """Admit or enqueue; the reply is for `admission`. `enqueued`: an earlier time of arrival, us, to stand by."""
+        """Admit or enqueue the turn of a waiter; the reply is for `admission`.
+
+        `enqueued`: an earlier time of arrival, us, to stand by.
+        """
         wait = -1 if timeout is None else int(timeout * 1e6)
         op = "submit" if estimate else "request"
-        return self._admit(key, op, seq, priority, costs, wait, enqueued, fail_fast=fail_fast)
+        return self._admit(key, op, turn, priority, costs, wait, enqueued, fail_fast=fail_fast)
 
     def shadow(self, key: Key, seq: int, costs: str) -> asyncio.Future[Any]:
         """Charge if it fits; the call goes ahead whatever the reply, which is for `shadow_admission`."""
-        return self._admit(key, "shadow", seq, costs=costs, replayable=False)
+        return self._admit(key, "shadow", str(seq), costs=costs, replayable=False)
 
-    def requeue(self, key: Key, priority: int, entry: bytes) -> asyncio.Future[Any]:
+    def requeue(self, key: Key, turn: str, priority: int, entry: bytes) -> asyncio.Future[Any]:
         """Put a request that Redis forgot back to its place; the reply is for `admission`."""
-        _, seq, enqueued, deadline, costs = entry.decode().split(" ")[:5]
-        return self._admit(key, "return", int(seq), priority, costs, int(deadline), int(enqueued))
+        _, _, enqueued, deadline, costs = entry.decode().split(" ")[:5]
+        return self._admit(key, "return", turn, priority, costs, int(deadline), int(enqueued))
 
     def _admit(
         self,
         key: Key,
         op: str,
-        seq: int = 0,
+        turn: str = "0",
         priority: int = 0,
         costs: str = "-",
         wait: int = 0,
@@ -174,7 +188,7 @@ class Scripts:
         fail_fast: bool = False,
         replayable: bool = True,
     ) -> asyncio.Future[Any]:
-        entry = (op, seq, priority, costs, wait, enqueued, int(fail_fast))
+        entry = (op, turn, priority, costs, wait, enqueued, int(fail_fast))
         return self._executor.call(ALL["admit"], key, entry, replayable=replayable)
 
     @staticmethod
@@ -186,7 +200,8 @@ class Scripts:
             decision = _decision(key, 1, b"ok", index, remaining, 0, reset)
             return Admission("A", charged=Charged(stamp, decision))
         if kind == "Q":
-            return Admission("Q", entry=reply[1], position=reply[2], estimate=reply[3] / 1e6)
+            _, entry, position, estimate, lapsed = reply
+            return Admission("Q", entry=entry, position=position, estimate=estimate / 1e6, lapsed=bool(lapsed))
         return Admission(kind, estimate=reply[1] / 1e6 if kind == "T" else 0.0)
 
     @staticmethod
@@ -196,12 +211,12 @@ class Scripts:
 
     async def grant(self, key: Key, batch_size: int) -> int | None:
         """Grant who may pass; how many, or None where another client drives this key."""
-        reply = await self._executor.call(ALL["grant"], key, (batch_size, key.slack))
+        reply = await self._executor.call(ALL["grant"], key, (batch_size, key.slack, self.grace))
         return reply[1] if reply[0] == b"P" else None
 
-    def claim(self, key: Key, seqs: Iterable[int]) -> asyncio.Future[Any]:
+    def claim(self, key: Key, turns: Iterable[str]) -> asyncio.Future[Any]:
         """Take over grants; the reply has one record per id, for `record`."""
-        return self._executor.call(ALL["claim"], key, (" ".join(map(str, seqs)),))
+        return self._executor.call(ALL["claim"], key, (" ".join(turns),))
 
     @staticmethod
     def record(key: Key, record: bytes) -> Charged | str | None:
@@ -226,6 +241,11 @@ class Scripts:
         entry = (f"{self._client}.{seq}", stamp, finished, costs, true, int(ends))
         # Only what is held shows whether an earlier sending arrived.
         return self._executor.call(ALL["adjust"], key, entry, replayable=key.config.holds and not finished)
+
+    def adjust_task(self, key: Key, own: str, stamp: int, costs: str, true: str) -> asyncio.Future[Any]:
+        """Settle the grant of a durable task to its true costs and end it."""
+        entry = (f"*.{own}", stamp, 0, costs, true, 1)
+        return self._executor.call(ALL["adjust"], key, entry, replayable=key.config.holds)
 
     async def hold(self, key: Key, held: Iterable[tuple[int, str]]) -> None:
         """Renew the leases of what runs: its numbers and costs."""
@@ -261,10 +281,12 @@ class Scripts:
     async def status(self, key: Key, priority: int, costs: Mapping[str, int]) -> StatusReply:
         """Look at limits and queue."""
         entry = (priority, _text(key, costs))
-        limits, depths, oldest, estimate, driven, pause = await self._executor.call(ALL["status"], key, entry)
+        reply = await self._executor.call(ALL["status"], key, entry)
+        limits, depths, oldest, estimate, driven, pause, tasks = reply
         used = [(int(count), reset / 1e6) for count, reset in limits]
         resumes = pause / 1e6 if pause > 0 else None
-        return StatusReply(used, depths, oldest / 1e6, estimate / 1e6, bool(driven), pause != 0, resumes)
+        counts = tasks or [0] * 5
+        return StatusReply(used, depths, oldest / 1e6, estimate / 1e6, bool(driven), pause != 0, resumes, counts)
 
     async def reset(self, key: Key) -> None:
         """Forget what is counted."""

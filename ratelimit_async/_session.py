@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._checks import Checks
 from ratelimit_async._control import Control
-from ratelimit_async._errors import NotStarted, RateLimitError, WrongEventLoop
+from ratelimit_async._errors import NotStarted, RateLimitError, RequestCancelled, WrongEventLoop
 from ratelimit_async._events import Failed
 from ratelimit_async._executor import Executor
 from ratelimit_async._grants import Running
@@ -19,6 +19,9 @@ from ratelimit_async._replies import Listener
 from ratelimit_async._requests import Requests
 from ratelimit_async._scripts import ALL, Scripts
 from ratelimit_async._supervision import supervise
+from ratelimit_async._task_scripts import TaskScripts
+from ratelimit_async._task_tickets import TaskTickets
+from ratelimit_async._worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import KeyNames, Reconfigured
     from ratelimit_async._settings import Settings
+    from ratelimit_async._tasks import Registry
     from ratelimit_async._waiter import Waiter
 
 __all__ = ["Session"]
@@ -42,11 +46,13 @@ class Session:
         names: KeyNames,
         catalog: Catalog,
         settings: Settings,
+        registry: Registry,
         emit: Emit,
     ) -> None:
         """Build the parts."""
         self.loop = asyncio.get_running_loop()
         self.client = secrets.token_urlsafe(8)
+        names.enter(self.client)
         self.running = Running()
         self.tickets: set[asyncio.Task[Any]] = set()
         self._source = source
@@ -55,14 +61,24 @@ class Session:
         self._emit = emit
         self.executor = Executor(source, tuple(ALL.values()), settings.command_timeout, emit)
         driver_lease = 2 * settings.poll_interval if settings.processor else 0.0
-        self.scripts = Scripts(self.executor, names.channels, self.client, settings.lease, driver_lease)
+        self.scripts = Scripts(
+            self.executor, names.channels, self.client, settings.lease, driver_lease, settings.task_grace
+        )
         self.control = Control(self.scripts, names, catalog, self, settings.lease)
         self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, emit)
         self.checks = Checks(self.scripts, lambda: self.replies_alive, self.requests.outage, emit)
         self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval)
+        self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.task_grace)
+        self.task_tickets = TaskTickets(self.task_scripts, emit, self._spawn)
+        self.worker = Worker(
+            self.scripts, self.task_scripts, names, registry, settings.task_slots, settings.lease, self.running, emit
+        )
         self.listener = Listener(source, names.channels, self.client, self, emit)
         self.executor.on_next = self.processor.schedule
         self.executor.on_connected = self.on_connected
+        self._replicating: Executor | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._executors: set[asyncio.Task[None]] = set()
         self._ready: asyncio.Future[None] = self.loop.create_future()
         self._stop = asyncio.Event()
         self._open = False
@@ -91,6 +107,21 @@ class Session:
         if not self._open:
             raise NotStarted
 
+    async def replicating(self) -> Executor:
+        """Give the executor whose calls replicas have to confirm; it is made when it is first needed."""
+        if self._replicating is None:
+            settings = self._settings
+            executor = Executor(
+                self._source, tuple(ALL.values()), settings.command_timeout, self._emit, settings.replicas
+            )
+            executor.head = self.executor.head
+            executor.on_next = self.processor.schedule
+            assert self._group is not None
+            await executor.start()
+            self._replicating = executor
+            self._start("replicating executor", executor.run)
+        return self._replicating
+
     def keep(self, ticket: asyncio.Task[Any]) -> None:
         """Hold a ticket's task until it ends."""
         self.tickets.add(ticket)
@@ -104,6 +135,11 @@ class Session:
         # Our own errors have had their events; what a function raised must show even where nobody awaits the ticket.
         if error is not None and not isinstance(error, RateLimitError):
             self._emit(Failed(what=ticket.get_name(), error=repr(error)))
+
+    @property
+    def durability(self) -> str:
+        """What is promised of tasks that do not say otherwise."""
+        return self._settings.durability
 
     @property
     def replies_alive(self) -> bool:
@@ -135,6 +171,22 @@ class Session:
             with contextlib.suppress(RateLimitError):
                 self._names.key(*found).forget_denial()
 
+    def on_task(self, kind: str, driver: str, owns: list[str]) -> None:
+        """Run a task, look at its key, stop it, or fetch its end."""
+        found = self._names.parse_driver(driver)
+        if found is None:
+            return
+        with contextlib.suppress(RateLimitError):
+            key = self._names.key(*found)
+            if kind == "t":
+                self.worker.on_granted(key, owns)
+            elif kind == "k":
+                self.worker.on_key(key)
+            elif kind == "s":
+                self.worker.on_stop(key, owns[0])
+            else:
+                self.task_tickets.on_ended(key, owns[0])
+
     def on_control(self) -> None:
         """Read again what is paused and configured."""
         self._spawn(self._read_control())
@@ -143,6 +195,7 @@ class Session:
         """Catch up with what was said while nobody listened."""
         self._names.forget_denials()
         self._spawn(self._catch_up())
+        self.worker.on_subscribed()
 
     def on_connected(self) -> None:
         """Leave to Redis again what was decided without it."""
@@ -188,6 +241,7 @@ class Session:
     async def _sync(self) -> None:
         with contextlib.suppress(RateLimitError):
             await self.requests.sync(scan=True)
+        await self.task_tickets.sync()
 
     async def _read_control(self) -> None:
         # Without an answer the timer asks again.
@@ -202,15 +256,12 @@ class Session:
             self._ready.set_exception(error)
             self._ready.exception()
             return
-        async with asyncio.TaskGroup() as group:
-
-            def start(what: str, run: Callable[[], Any]) -> asyncio.Task[None]:
-                return group.create_task(supervise(what, run, self._emit), name=f"ratelimit_async {what}")
-
-            executor = start("executor", self.executor.run)
-            others = [start("listener", self._listen), start("timer", self._tick)]
+        async with asyncio.TaskGroup() as self._group:
+            self._start("executor", self.executor.run)
+            others = [self._start("listener", self._listen), self._start("timer", self._tick)]
             if settings.processor:
-                others.append(start("processor", self.processor.run))
+                others.append(self._start("processor", self.processor.run))
+                self.worker.open()
             try:
                 async with asyncio.timeout(settings.connect_timeout):
                     await self.listener.subscribed.wait()
@@ -231,8 +282,16 @@ class Session:
                 raise
             finally:
                 self._open = False
-                self.executor.close()
-                await _cancel({*others, executor})
+                for executor in filter(None, (self.executor, self._replicating)):
+                    executor.close()
+                await _cancel({*others, *self._executors})
+
+    def _start(self, what: str, run: Callable[[], Any]) -> asyncio.Task[None]:
+        assert self._group is not None
+        task = self._group.create_task(supervise(what, run, self._emit), name=f"ratelimit_async {what}")
+        if what.endswith("executor"):
+            self._executors.add(task)
+        return task
 
     async def _tick(self) -> None:
         """Renew leases and ask for what no message told; also the safety net for pauses and configurations."""
@@ -240,19 +299,29 @@ class Session:
             await asyncio.sleep(self._settings.lease / 3 * random.uniform(0.8, 1.0))
             await self._read_control()
             with contextlib.suppress(RateLimitError):
-                await asyncio.gather(self.requests.sync(scan=False), self.requests.holds.renew())
+                await asyncio.gather(
+                    self.requests.sync(scan=False),
+                    self.requests.holds.renew(),
+                    self.worker.tick(),
+                    self.task_tickets.tick(),
+                )
 
     async def _end(self, others: list[asyncio.Task[None]]) -> None:
         """Withdraw what waits, let finish what runs, give back what nobody took, hand over the keys."""
         settings = self._settings
         self.requests.end_all("shutdown")
+        self.task_tickets.end_all(RequestCancelled("shutdown"))
+        await self.worker.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(settings.shutdown_timeout):
                 await self.running.idle.wait()
+        # Tickets that were told of the end get to raise that, where nothing ran that had to be waited for.
+        await asyncio.sleep(0)
         for task in self.tickets:
             task.cancel()
         if self.tickets:
             await asyncio.wait(self.tickets, timeout=settings.command_timeout)
+        await self.worker.end(settings.command_timeout)
         await _cancel({*others, *self._changes})
         with contextlib.suppress(TimeoutError, RateLimitError):
             async with asyncio.timeout(settings.command_timeout):

@@ -8,6 +8,7 @@ from typing import TypedDict
 import msgspec
 
 from ratelimit_async._errors import ConfigurationError
+from ratelimit_async._options import Durability, check_durability
 
 __all__ = ["Settings", "SettingsArguments"]
 
@@ -23,6 +24,10 @@ class SettingsArguments(TypedDict, total=False):
     connect_timeout: float
     command_timeout: float
     shutdown_timeout: float
+    task_slots: int
+    task_grace: float
+    durability: Durability
+    replicas: int
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +42,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # A hung server is noticed after so long: within two seconds.
     command_timeout: float = 1.5
     shutdown_timeout: float = 10.0
+    task_slots: int = 100
+    task_grace: float = 30.0
+    durability: Durability = "primary"
+    replicas: int = 1
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -44,15 +53,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError("prefix", self.prefix, "must be a text of 1 to 64 characters")
         if not isinstance(self.processor, bool):
             raise ConfigurationError("processor", self.processor, "must be True or False")
-        size = self.batch_size
-        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 1000:
-            raise ConfigurationError("batch_size", size, "must be a whole number from 1 to 1000")
+        for field, most in (("batch_size", 1_000), ("task_slots", 10_000), ("replicas", 10)):
+            size = getattr(self, field)
+            if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most:
+                raise ConfigurationError(field, size, f"must be a whole number from 1 to {most}")
+        check_durability(self.durability)
         for field, least in (
             ("poll_interval", 0.01),
             ("lease", 0.1),
             ("connect_timeout", 0.01),
             ("command_timeout", 0.01),
             ("shutdown_timeout", 0.0),
+            ("task_grace", 0.0),
         ):
             value = getattr(self, field)
             if (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -10,6 +10,7 @@ from ratelimit_async._errors import RateLimitExceeded
 from ratelimit_async._limits import Limit
 
 __all__ = [
+    "DeadLetter",
     "Decision",
     "Health",
     "KeyInfo",
@@ -18,6 +19,7 @@ __all__ = [
     "QueueStatus",
     "Reason",
     "Status",
+    "TaskStatus",
     "WaitingRequest",
 ]
 
@@ -95,6 +97,20 @@ class ProcessorStatus(msgspec.Struct, frozen=True, kw_only=True):
     grants: int
 
 
+class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A key's durable tasks now, beside those in its queue.
+
+    `running`; `delayed`: to be tried again; `parked`: no worker has them; `dead`: among the dead letters; `workers`:
+    processes that run tasks of this key.
+    """
+
+    running: int
+    delayed: int
+    parked: int
+    dead: int
+    workers: int
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """A key's limits, queue and processor now, or those of all `keys` of a name together.
 
@@ -109,6 +125,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[LimitStatus, ...]
     queue: QueueStatus
     processor: ProcessorStatus
+    tasks: TaskStatus
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +142,20 @@ class WaitingRequest(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     age: float
     priority: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A durable task that failed for good: its error as text, and when it died, in seconds since the epoch.
+
+    `arguments` are the positional ones and the keywords as plain data; None where they cannot be read.
+    """
+
+    id: str
+    task: str
+    error: str
+    attempts: int
+    died_at: float
+    arguments: tuple[list[Any], dict[str, Any]] | None
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

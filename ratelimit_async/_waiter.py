@@ -91,6 +91,8 @@ class Waiter:
         "text",
         "timeout",
         "tried",
+        "turn",
+        "turns",
     )
 
     def __init__(
@@ -115,6 +117,7 @@ class Waiter:
         self.timeout = self.asked = timeout
         self.fail_fast = fail_fast
         self.entry = b""
+        self.turns = 0
         self.arrive()
 
     def arrive(self) -> None:
@@ -129,6 +132,9 @@ class Waiter:
         self.position = 0
         self.estimate = 0.0
         self.abandoned = False
+        # What the scripts remember a charge by: never that of an earlier turn.
+        self.turn = f"{self.seq}/{self.turns}" if self.turns else str(self.seq)
+        self.turns += 1
 
     @property
     def enqueued(self) -> int:

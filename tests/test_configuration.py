@@ -66,7 +66,7 @@ async def granted_is(limiter: RateLimiter, name: str, n: int) -> bool:
 
 @pytest.fixture
 def durable_server() -> Iterator[RedisServer]:
-    with RedisServer(appendonly=True) as server:
+    with RedisServer("--appendfsync", "always", appendonly=True) as server:
         yield server
 
 

@@ -15,12 +15,15 @@ import ratelimit_async
 
 PACKAGE = Path(ratelimit_async.__file__).parent
 FLOORS = [
-    {"_errors", "_limits", "_config", "_options", "_values", "_events", "_headers", "_catalog", "_upstream"},
-    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_breaker", "_executor", "_scripts"},
-    {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_outage", "_local_queue"},
-    {"_processor"},
-    {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_limiter"},
-    {"_cli", "_demo", "_demo_view", "__main__"},
+    {"_errors", "_limits", "_config", "_options", "_values", "_events", "_headers", "_catalog", "_upstream"}
+    | {"_functions"},
+    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_breaker", "_executor", "_scripts"}
+    | {"_tasks", "_task_scripts"},
+    {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_outage", "_local_queue"}
+    | {"_task_tickets"},
+    {"_processor", "_worker"},
+    {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_durable", "_limiter"},
+    {"_cli", "_demo", "_demo_view", "_work", "__main__"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 MODULES = sorted(path.stem for path in PACKAGE.rglob("*.py") if path.stem != "__init__")

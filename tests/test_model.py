@@ -45,7 +45,10 @@ async def clock(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cloc
     for name, script in ALL.items():
         source = script.source.replace("redis.call('TIME')", told)
         assert source != script.source
-        patched = Script(name, source, grouped=script.grouped, most=script.most, tells_again=script.tells_again)
+        told_again, durable = script.tells_again, script.durable
+        patched = Script(
+            name, source, grouped=script.grouped, most=script.most, tells_again=told_again, durable=durable
+        )
         monkeypatch.setitem(ALL, name, patched)
     async with client_of(url) as client:
         clock = Clock(client)

@@ -404,7 +404,7 @@ async def test_requests_that_wait_keep_their_places_through_an_outage_longer_tha
         ran.append(n)
 
     limits = {"a": RateLimitConfig("5 per 2 seconds", on_outage="deny")}
-    async with RateLimiter(own_server.url, limits=limits, lease=0.5, command_timeout=0.3) as limiter:
+    async with RateLimiter(own_server.url, limits=limits, lease=0.5, command_timeout=0.6) as limiter:
         for _ in range(5):
             await limiter.hit("a")
         tickets = [await limiter.submit("a", call, n, priority=n % 2) for n in range(8)]
@@ -525,7 +525,7 @@ async def test_short_breaks_are_not_noticed_by_callers(own_server: RedisServer) 
 
 @real_redis
 async def test_decisions_while_open_are_fast_and_do_not_touch_redis(own_server: RedisServer) -> None:
-    async with RateLimiter(own_server.url, limits=LIMITS, command_timeout=0.3) as limiter:
+    async with RateLimiter(own_server.url, limits=LIMITS, command_timeout=0.6) as limiter:
         own_server.suspend()
         await limiter.hit("local")
         times: list[float] = []
@@ -574,7 +574,7 @@ async def test_leaving_while_redis_is_gone_is_quick_and_leaves_no_task(own_serve
 
 @real_redis
 async def test_no_connection_stays_behind_after_an_outage(own_server: RedisServer) -> None:
-    async with RateLimiter(own_server.url, limits=LIMITS, command_timeout=0.3) as limiter:
+    async with RateLimiter(own_server.url, limits=LIMITS, command_timeout=0.6) as limiter:
         own_server.suspend()
         await limiter.hit("local")
         await asyncio.sleep(1)
@@ -624,15 +624,15 @@ def test_only_a_redis_that_is_gone_or_not_ready_is_an_outage(error: Exception | 
 @real_redis
 async def test_a_wrong_password_is_no_outage(own_server: RedisServer) -> None:
     seen: list[Event] = []
-    async with RateLimiter(own_server.url, limits=LIMITS, command_timeout=0.3, hooks=[seen.append]) as limiter:
+    async with RateLimiter(own_server.url, limits=LIMITS, command_timeout=1.0, hooks=[seen.append]) as limiter:
         own_server.call("CONFIG", "SET", "requirepass", "new")
         own_server.client.execute_command("AUTH", "new")
         own_server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         await asyncio.sleep(1.5)
-        for policy in POLICIES:
-            with pytest.raises(RedisUnavailable) as caught:
-                await limiter.hit(policy)
-            assert not caught.value.outage
+        asked = (limiter.hit(policy) for policy in POLICIES)
+        for error in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(error, RedisUnavailable)
+            assert not error.outage
         own_server.call("CONFIG", "SET", "requirepass", "")
         await eventually(lambda: is_ok(limiter))
     assert not any(isinstance(event, BreakerOpened) for event in seen)
@@ -723,12 +723,12 @@ async def test_a_redis_that_still_loads_is_an_outage_and_is_not_touched_but_by_p
 @real_redis
 async def test_a_process_that_was_held_up_itself_does_not_take_redis_for_hung(own_server: RedisServer) -> None:
     seen: list[Event] = []
-    async with RateLimiter(own_server.url, limits=LIMITS, command_timeout=0.2, hooks=[seen.append]) as limiter:
+    async with RateLimiter(own_server.url, limits=LIMITS, command_timeout=0.5, hooks=[seen.append]) as limiter:
         for _ in range(3):
             asked = asyncio.create_task(limiter.hit("allow"))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            time.sleep(0.5)  # noqa: ASYNC251 - this is the experiment
+            time.sleep(1.2)  # noqa: ASYNC251 - this is the experiment
             assert (await asked).source == "redis"
     assert not any(isinstance(event, BreakerOpened) for event in seen)
 
@@ -773,7 +773,7 @@ async def test_redis_hangs_for_ten_seconds_under_load(own_server: RedisServer) -
 @real_redis
 async def test_what_redis_did_after_its_reply_was_given_up_is_taken_back(own_server: RedisServer) -> None:
     limits = {"a": RateLimitConfig("1/hour", on_outage="allow"), "b": "1/hour"}
-    async with RateLimiter(own_server.url, limits=limits, command_timeout=0.3) as limiter:
+    async with RateLimiter(own_server.url, limits=limits, command_timeout=0.6) as limiter:
         await limiter.hit("a")
         await limiter.hit("b")
         own_server.suspend()
@@ -824,7 +824,7 @@ async def test_whatever_comes_and_goes_during_outages_leaves_nothing_behind(own_
             return type(error).__name__
         return "ran"
 
-    options: dict[str, Any] = {"limits": limits, "lease": 0.5, "command_timeout": 0.3, "poll_interval": 0.1}
+    options: dict[str, Any] = {"limits": limits, "lease": 0.5, "command_timeout": 0.6, "poll_interval": 0.1}
     async with RateLimiter(own_server.url, **options) as one, RateLimiter(own_server.url, **options) as other:
         callers = []
         for turn in range(4):

@@ -13,6 +13,7 @@ return run(7, function(group, a)
   local id, stamp, finished = ARGV[a], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
   local before, after = costs_of(ARGV[a + 3]), costs_of(ARGV[a + 4])
   local ends, again = ARGV[a + 5] == '1', ARGV[a + 6] == '1'
+  go_on_when_full(group)
   watch(group)
   limits_of(group)
   local held = group.holds and finished == 0 and unhold(group, id, ARGV[a + 3])

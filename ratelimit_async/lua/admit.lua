@@ -1,18 +1,21 @@
 -- Purpose: checks limits; charges all or none; a request that must wait joins the queue in the same step.
 -- KEYS:    see include/prelude.lua
--- ARGV:    see include/prelude.lua; an entry is op, id's number, priority (0 first), costs, time, enqueued, fast, again
+-- ARGV:    see include/prelude.lua; an entry is op, turn (see include/queue.lua), priority (0 first), costs, time, enqueued, fast, again
 --          op: hit, check, request, submit (as request, with an estimate), shadow (as hit, for a call that will end),
 --          return (one that Redis forgot)
 --          time: us to wait at most, -1 for no bound, 0 for not at all; for return the deadline, us, 0 for none
 --          enqueued: when it first joined, us, 0: now; fast: 1 where one that cannot be served in time may not wait;
 --          again: 1 where an earlier sending may have arrived
 -- Reply:   hit, check, shadow: {allowed, reason, limit's index, remaining, retry us (-1 unknown), reset us, stamp}
---          request: {'A', limit's index, remaining, reset us, stamp} admitted; {'Q', entry, position, estimate us} waits;
---          {'G', record} granted earlier; {'T', estimate us} may not wait; {'F'} the queue is full
--- Cost:    O(log 1000) per limit and entry; O(depth) where `again` is 1, where `enqueued` is given, or op is return
+--          request: {'A', limit's index, remaining, reset us, stamp} admitted; {'G', record} granted
+--          earlier; {'Q', entry, position, estimate us, 1 where the client's lease may have lapsed} waits; {'T', estimate us}
+--          may not wait; {'F'} the queue is full
+-- Cost:    O(log 1000) per limit and entry; O(depth) where `again` is 1, where `enqueued` is given, or op is return;
+--          O(what was taken lately) where `again` is 1 or op is return
 -- @include prelude
 -- @include limits
 -- @include queue
+-- @include room
 -- @include run
 
 local function answer(group, text, charges, id)
@@ -38,30 +41,9 @@ local function answer(group, text, charges, id)
   return { allowed, reason, index, remaining, retry, reset, stamp }
 end
 
-local function drop_from(group, priority, command)
-  local text = depths_of(group)[priority] > 0 and redis.call(command, group.queues[priority])
-  if text then
-    local entry = entry_of(text)
-    count(group, priority, entry, -1)
-    drop(group, entry, 'overflow')
-  end
-  return text
-end
-
-local function has_room(group, priority)
-  if group.depth < group.max_size then
-    return true
-  end
-  local oldest, lowest = group.overflow == 'drop_oldest', group.overflow == 'drop_lowest'
-  for p = group.priorities, priority, -1 do
-    if oldest and drop_from(group, p, 'LPOP') or lowest and p > priority and drop_from(group, p, 'RPOP') then
-      return true
-    end
-  end
-  return false
-end
-
 local function join(group, priority, entry)
+  -- What else the client has waiting may be gone; once this renews the lease, nothing else tells.
+  local lapsed = is_alive(group, client) and 0 or 1
   redis.call('ZADD', group.clients, int(now + client_lease), client)
   group.alive[client] = true
   if entry.enqueued < now then
@@ -70,14 +52,16 @@ local function join(group, priority, entry)
     append(group, priority, entry)
   end
   group.joined = true
+  return lapsed
 end
 
-local function admitted(group)
+local function admitted(group, stamp)
   local index, remaining, reset = state_of(group, 0)
-  return { 'A', index, remaining, reset, now }
+  return { 'A', index, remaining, reset, stamp }
 end
 
-local function request(group, op, seq, priority, text, wait, enqueued, fast, again)
+local function request(group, op, turn, priority, text, wait, enqueued, fast, again)
+  local seq = string.match(turn, '^%d+')
   local costs, id = costs_of(text), client .. '.' .. seq
   if again or op == 'return' then
     local value = redis.call('HGET', group.records, id)
@@ -86,17 +70,19 @@ local function request(group, op, seq, priority, text, wait, enqueued, fast, aga
     end
     local entry, _, position = find(group, id)
     if entry then
-      return { 'Q', entry.text, position, 0 }
+      return { 'Q', entry.text, position, 0, 1 }
     end
-    if group.holds and is_held(group, id, text) then
-      return admitted(group)
+    local before = find_taken(group, turn) or group.holds and is_held(group, id, text) and now
+    if before then
+      return admitted(group, tonumber(before))
     end
   end
   local position, deadline, estimate = ahead_of(group, priority) + 1, wait, 0
   if op ~= 'return' then
     if position == 1 and paused_until(group) == 0 and fits(group, costs) then
       charge(group, text, id)
-      return admitted(group)
+      note_taken(group, turn, int(now))
+      return admitted(group, now)
     end
     if fast or wait == 0 or op == 'submit' then
       estimate = wait_for(group, costs, costs_ahead(group, priority) or {})
@@ -112,8 +98,8 @@ local function request(group, op, seq, priority, text, wait, enqueued, fast, aga
     deadline = wait > 0 and now + wait or 0
   end
   local entry = entry_of(table.concat({ client, seq, int(enqueued > 0 and enqueued or now), int(deadline), text }, ' '))
-  join(group, priority, entry)
-  return { 'Q', entry.text, position, estimate }
+  local lapsed = join(group, priority, entry)
+  return { 'Q', entry.text, position, estimate, lapsed }
 end
 
 return run(8, function(group, a)
@@ -131,5 +117,6 @@ end, function(group)
   if group.joined then
     keep(group)
   end
+  save_taken(group)
   nudge(group)
 end)

@@ -1,26 +1,39 @@
 -- Purpose: takes over grants before their callers run; what is claimed is no longer taken back.
 -- KEYS:    see include/prelude.lua
--- ARGV:    see include/prelude.lua; an entry is the ids' numbers, joined by spaces
+-- ARGV:    see include/prelude.lua; an entry is turns (see include/queue.lua), joined by spaces, and again: 1 where an
+--          earlier sending may have arrived
 -- Reply:   per id its record ('G ...' or 'D ...', see include/queue.lua), '' where there is none
--- Cost:    O(ids)
+-- Cost:    O(ids); O(what was taken lately + log 1000 per limit) where `again` is 1
 -- @include prelude
 -- @include limits
 -- @include queue
 -- @include run
 
-return run(1, function(group, a)
-  local ids = {}
-  for seq in string.gmatch(ARGV[a], '%S+') do
-    ids[#ids + 1] = client .. '.' .. seq
+local function granted_before(group, stamp)
+  local index, remaining, reset = state_of(group, 0)
+  return table.concat({ 'G', stamp, 1, int(index), int(remaining), int(reset) }, ' ')
+end
+
+return run(2, function(group, a)
+  local ids, turns, again = {}, {}, ARGV[a + 1] == '1'
+  for turn in string.gmatch(ARGV[a], '%S+') do
+    ids[#ids + 1] = client .. '.' .. string.match(turn, '^%d+')
+    turns[#turns + 1] = turn
   end
   local values = redis.call('HMGET', group.records, unpack(ids))
   forget(group, ids)
   for i = 1, #ids do
-    local grant = group.holds and values[i] and grant_of(values[i])
+    local grant = values[i] and grant_of(values[i])
+    local before = again and not values[i] and find_taken(group, turns[i])
     if grant then
+      note_taken(group, turns[i], int(grant.stamp))
+    elseif before then
+      values[i] = granted_before(group, before)
+    end
+    if grant and group.holds then
       redis.call('ZADD', group.held, 'XX', int(now + client_lease), ids[i] .. ' ' .. grant.entry.cost)
     end
     values[i] = values[i] or ''
   end
   return values
-end)
+end, save_taken)

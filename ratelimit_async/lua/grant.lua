@@ -1,14 +1,22 @@
 -- Purpose: grants the best waiting requests that the limits allow: pops, charges, records and tells in one step.
 -- KEYS:    see include/prelude.lua
--- ARGV:    see include/prelude.lua; an entry is the batch size and the slack, us, for which a next grant may be
---          put off to meet more of them in one call
+-- ARGV:    see include/prelude.lua; an entry is the batch size, the slack, us, for which a next grant may be put off to
+--          meet more of them in one call, and the grace, us, after which a task that no worker has is given up
 -- Reply:   {'O', us} another client drives this key for so long; {'P', granted} as its driver; `next` is us to the
 --          next possible grant, or -1: nobody waits and the driver's lease is given up
 -- Cost:    O(batch size x log 1000)
 -- @include prelude
 -- @include limits
 -- @include queue
+-- @include tasks
 -- @include run
+
+local function expire(group, entry)
+  local task = task_of(group, entry.seq)
+  if task and task.state == 'Q' then
+    end_task(group, task, 'X', 'expired')
+  end
+end
 
 local function take(group, batch)
   local grants, pops = {}, {}
@@ -21,14 +29,24 @@ local function take(group, batch)
       end
       for _, text in ipairs(texts) do
         local entry = entry_of(text)
-        if is_live(group, entry) then
-          if #grants >= batch or not fits(group, costs_of(entry.cost)) then
-            blocked = true
+        if entry.task and entry.deadline ~= 0 and entry.deadline <= now then
+          expire(group, entry)
+        elseif is_live(group, entry) then
+          local worker = entry.task and worker_for(group, entry.task)
+          if entry.task and worker == nil then
+            -- Nobody is to wait for one that nobody can run.
+            put(group.parked, now, p .. ' ' .. text)
+          elseif #grants >= batch or worker == false or not fits(group, costs_of(entry.cost)) then
+            blocked, group.busy = true, worker == false
             break
+          else
+            charge(group, entry.cost, entry.id)
+            entry.priority, entry.worker = p, worker
+            if worker then
+              worker.free = worker.free - 1
+            end
+            grants[#grants + 1] = entry
           end
-          charge(group, entry.cost, entry.id)
-          entry.priority = p
-          grants[#grants + 1] = entry
         end
         popped = popped + 1
         count(group, p, entry, -1)
@@ -45,7 +63,7 @@ end
 local function commit(group, grants, pops)
   save(group)
   if #grants > 0 then
-    local records, leases, told, owners = {}, {}, {}, {}
+    local records, leases, told, owners, life = {}, {}, {}, {}, QUEUE_TTL
     local index, remaining, reset = state_of(group, 0)
     local state = table.concat({ int(index), int(remaining), int(reset) }, ' ')
     local lease = int(now + client_lease)
@@ -54,19 +72,24 @@ local function commit(group, grants, pops)
       records[#records + 1] = table.concat({ 'G', int(now), int(entry.priority), state, entry.text }, ' ')
       leases[#leases + 1] = lease
       leases[#leases + 1] = entry.id
-      if not told[entry.client] then
-        told[entry.client] = { 'g' }
-        owners[#owners + 1] = entry.client
+      local owner = entry.worker and entry.worker.client or entry.client
+      local kind = entry.worker and 't ' .. group.driver or 'g'
+      life = entry.worker and TASK_TTL or life
+      told[owner] = told[owner] or {}
+      if not told[owner][kind] then
+        told[owner][kind] = { kind }
+        owners[#owners + 1] = { owner, told[owner][kind] }
       end
-      table.insert(told[entry.client], entry.seq)
+      table.insert(told[owner][kind], entry.seq)
     end
-    local life = int(QUEUE_TTL + client_lease / 1000)
     redis.call('HSET', group.records, unpack(records))
     redis.call('ZADD', group.leases, unpack(leases))
-    redis.call('PEXPIRE', group.records, life)
-    redis.call('PEXPIRE', group.leases, life)
+    keep_records(group, life + client_lease / 1000)
+    for _, worker in ipairs(group.able or {}) do
+      save_worker(group, worker)
+    end
     for _, owner in ipairs(owners) do
-      tell(owner, table.concat(told[owner], ' '))
+      tell(owner[1], table.concat(owner[2], ' '))
     end
   end
   for p, popped in pairs(pops) do
@@ -76,14 +99,19 @@ local function commit(group, grants, pops)
   end
 end
 
-return run(2, function(group, a)
-  local batch, slack = tonumber(ARGV[a]), tonumber(ARGV[a + 1])
+return run(3, function(group, a)
+  local batch, slack, grace = tonumber(ARGV[a]), tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
   local owner = redis.call('GET', group.driver)
   if owner and owner ~= client then
     return { 'O', redis.call('PTTL', group.driver) * 1000 }
   end
+  go_on_when_full(group)
   redis.call('SET', group.driver, client, 'PX', int(driver_lease / 1000))
   look(group)
+  local durable = redis.call('EXISTS', group.tasks) == 1
+  if durable then
+    sweep(group, grace)
+  end
   local grants = {}
   if paused_until(group) == 0 then
     local pops
@@ -94,8 +122,16 @@ return run(2, function(group, a)
   if head then
     local wait = wait_of(group, head)
     group.next = (wait > 0 and group.depth > 1) and wait + slack or wait
+    if group.busy then
+      -- The workers say when they have room.
+      group.next = driver_lease / 2
+    end
     keep(group)
-  else
+  end
+  local soonest = durable and next_of(group, grace)
+  if soonest then
+    group.next = head and math.min(group.next, soonest) or soonest
+  elseif not head then
     redis.call('DEL', group.driver)
   end
   return { 'P', #grants }

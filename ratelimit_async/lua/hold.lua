@@ -9,6 +9,7 @@
 -- @include run
 
 return run(1, function(group, a)
+  go_on_when_full(group)
   for seq, text in string.gmatch(ARGV[a], '(%S+) (%S+)') do
     local id = client .. '.' .. seq
     -- One whose lease had ended still runs, and counts again.

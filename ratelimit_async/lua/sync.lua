@@ -1,16 +1,18 @@
 -- Purpose: renews a client's lease on a key it waits on, and tells what became of its requests.
 -- KEYS:    see include/prelude.lua
--- ARGV:    see include/prelude.lua; an entry is scan (1: also look for requests that Redis forgot) and the numbers of
---          the client's waiting ids, joined by spaces
--- Reply:   {1 where the lease had not lapsed, {numbers of those granted or dropped}, {numbers forgotten}}
+-- ARGV:    see include/prelude.lua; an entry is scan (1: also look for requests that Redis forgot), the numbers of the
+--          client's waiting ids, joined by spaces, and again (1 where an earlier sending may have arrived)
+-- Reply:   {1 where the lease is known not to have lapsed, {numbers of those granted or dropped}, {numbers forgotten}}
 -- Cost:    O(ids); O(depth) with scan
 -- @include prelude
 -- @include limits
 -- @include queue
 -- @include run
 
-return run(2, function(group, a)
-  local held = is_alive(group, client)
+return run(3, function(group, a)
+  go_on_when_full(group)
+  -- An earlier sending whose reply was lost may have renewed one that had lapsed.
+  local held = is_alive(group, client) and ARGV[a + 2] == '0'
   redis.call('ZADD', group.clients, int(now + client_lease), client)
   redis.call('ZREMRANGEBYSCORE', group.clients, '-inf', int(now - QUEUE_TTL * 1000))
   group.alive[client] = true

@@ -23,6 +23,7 @@ end
 
 return run(4, function(group, a)
   local id, text, priority, reason = ARGV[a], ARGV[a + 1], tonumber(ARGV[a + 2]) + 1, ARGV[a + 3]
+  go_on_when_full(group)
   watch(group)
   local value = redis.call('HGET', group.records, id)
   local grant = value and grant_of(value)

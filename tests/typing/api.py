@@ -35,6 +35,16 @@ def plain(n: int) -> str:
     return str(n)
 
 
+@limiter.task("durable", max_attempts=3, settle=lambda n: {"tokens": int(n)})
+async def durable(prompt: str, n: int) -> float:
+    return len(prompt) / n
+
+
+@limiter.task("plain")
+def durable_plain(n: int) -> str:
+    return str(n)
+
+
 async def main() -> None:
     async with limiter as entered:
         assert_type(entered, RateLimiter)
@@ -51,6 +61,11 @@ async def main() -> None:
             float,
         )
         assert_type(await limiter.request("a", plain, 3, on_result=lambda text: RetryAfter(1) if text else None), str)
+        assert_type(await limiter.request("a", durable, "x", 3), float)
+        assert_type(await limiter.request("a", durable_plain, 3), str)
+        assert_type(await limiter.submit("a", durable, "x", 3, id="x", durability="replicated"), Ticket[float])
+        assert_type(durable_plain(3), str)
+        assert_type([letter.attempts async for letter in limiter.dead_letters("a")], list[int])
         await limiter.configure({"a": ["5/minute", Limit.concurrent(3)], "b": None})
         await limiter.pause_for("a", 5, by="x")
         assert_type(await limiter.sync_from_headers("a", {"retry-after": "5"}), Upstream)

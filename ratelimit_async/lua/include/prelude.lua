@@ -6,8 +6,9 @@
 --   priorities, max_size, overflow, promote (us after which a waiter is lifted a level, 0: never),
 --   paused (until when, us; -1 without end; 0 not), cached (1: processes keep denials of this key), number of limits,
 --   (kind, unit, amount, period in us, drain) per limit, number of entries, the entries' fields
---   KEYS per group: driver, clients, records, leases, held, pause, work, one queue per priority, one state per limit
---   but concurrent ones
+--   KEYS per group: driver, clients, records, leases, held, pause, work, taken by this client, one queue per priority,
+--   one state per limit but concurrent ones;
+--   for scripts that include tasks also: tasks, workers, started, delayed, parked, dead, ended
 -- kind: sw, fw, sc, tb or cc (see the algorithms' files), with '+' where a charge counts from the call's end.
 -- A group's reply is {next, reply of each entry...}; next: us until this client, as the driver of the key,
 -- should look at its queue, or -1. A group that fails replies with the error's text and hurts no other.
@@ -20,8 +21,13 @@ local driver_lease = tonumber(ARGV[3])
 local channel = ARGV[4]
 -- Longest life of what waits, ms, once nobody renews it.
 local QUEUE_TTL = 60000
+-- The same for durable tasks, and longest life of a dead letter.
+local TASK_TTL = 30 * 24 * 3600 * 1000
 -- What one script looks through of anything that may be long.
 local BATCH = 100
+
+-- For the scripts that know of durable tasks: reads a group's further keys from KEYS[k] on.
+local open_tasks
 
 local function int(number)
   return string.format('%.0f', number)
@@ -46,6 +52,12 @@ local function tell(owner, message)
   redis.call('PUBLISH', channel .. owner, message)
 end
 
+-- For scripts that only keep, hand out or give back what is there: they go on where Redis' memory is full. Redis looks at
+-- that before a write that may take memory, unless the script has written before; this writes nothing.
+local function go_on_when_full(group)
+  redis.call('ZREM', group.leases, '')
+end
+
 local function open_group(a, k)
   local group = {
     priorities = tonumber(ARGV[a]),
@@ -61,6 +73,7 @@ local function open_group(a, k)
     held = KEYS[k + 4],
     pause = KEYS[k + 5],
     work = KEYS[k + 6],
+    taken = KEYS[k + 7],
     queues = {},
     limits = {},
     usual = { requests = 1 },
@@ -70,7 +83,7 @@ local function open_group(a, k)
   -- What a look finds in the usual case is that none of these is there.
   group.signs = { group.leases, group.pause }
   local limits = tonumber(ARGV[a + 6])
-  a, k = a + 7, k + 7
+  a, k = a + 7, k + 8
   for p = 1, group.priorities do
     group.queues[p] = KEYS[k]
     group.signs[p + 2] = KEYS[k]
@@ -102,6 +115,9 @@ local function open_group(a, k)
   end
   for _, limit in ipairs(group.limits) do
     limit.usual = group.usual[limit.unit] or 0
+  end
+  if open_tasks then
+    k = open_tasks(group, k)
   end
   return group, a, k
 end

@@ -4,15 +4,20 @@
 -- 0 for none. Within a level, the order is that of `since`, by default `enqueued`. id: 'client.seq'.
 -- records: id -> 'G stamp priority limit remaining reset entry' (granted, not yet claimed) or 'D reason' (dropped).
 -- leases: id -> when its record is taken back. clients: client -> when it counts as gone.
+-- An entry of a durable task has '*name' for a client; it waits for any process that has the task, and its id is '*.seq'.
+-- taken: what a client was charged for lately, to be told again where the reply was lost; a line 'turn stamp' each,
+-- turn: the id's number, with '/n' where it is requested for the nth time more.
 -- pause: until when, us, or -1. work: 'priority unit' -> what those waiting cost beyond the usual.
 
 local function entry_of(text)
   local owner, seq, enqueued, deadline, cost, since = string.match(text, '^(%S+) (%S+) (%d+) (%d+) (%S+) ?(%d*)$')
+  local task = string.match(owner, '^%*(.+)$')
   return {
     text = text,
     client = owner,
+    task = task,
     seq = seq,
-    id = owner .. '.' .. seq,
+    id = (task and '*' or owner) .. '.' .. seq,
     enqueued = tonumber(enqueued),
     deadline = tonumber(deadline),
     cost = cost,
@@ -30,9 +35,10 @@ local function is_alive(group, owner)
   return alive
 end
 
--- One that is past its deadline or whose process is gone is never granted, so never charged.
+-- One that is past its deadline or whose process is gone is never granted, so never charged. What becomes of a task is
+-- for the scripts that know of tasks to say.
 local function is_live(group, entry)
-  return (entry.deadline == 0 or entry.deadline > now) and is_alive(group, entry.client)
+  return entry.task or (entry.deadline == 0 or entry.deadline > now) and is_alive(group, entry.client)
 end
 
 -- Whether anybody may wait, be granted and not yet run, or be paused: one command tells the usual case.
@@ -133,22 +139,32 @@ local function costs_ahead(group, priority)
   return ahead
 end
 
+-- Never shorter than it was: durable tasks may be in there.
+local function live(key, ms)
+  if redis.call('PTTL', key) < ms then
+    redis.call('PEXPIRE', key, int(ms))
+  end
+end
+
 local function keep(group)
   redis.call('PEXPIRE', group.clients, QUEUE_TTL)
   for p, queue in ipairs(group.queues) do
     if depths_of(group)[p] > 0 then
-      redis.call('PEXPIRE', queue, QUEUE_TTL)
+      live(queue, QUEUE_TTL)
     end
   end
   redis.call('PEXPIRE', group.work, QUEUE_TTL)
 end
 
+local function keep_records(group, ms)
+  live(group.records, ms)
+  live(group.leases, ms)
+end
+
 local function record(group, id, value)
   redis.call('HSET', group.records, id, value)
   redis.call('ZADD', group.leases, int(now + client_lease), id)
-  local life = int(QUEUE_TTL + client_lease / 1000)
-  redis.call('PEXPIRE', group.records, life)
-  redis.call('PEXPIRE', group.leases, life)
+  keep_records(group, QUEUE_TTL + client_lease / 1000)
 end
 
 local function forget(group, ids)
@@ -168,9 +184,40 @@ local function grant_of(value)
   end
 end
 
+local function arrived(group, priority, entry)
+  count(group, priority, entry, 1)
+  if entry.task then
+    live(group.queues[priority], TASK_TTL)
+  end
+end
+
+-- Long enough for a reply that was lost to be asked for again.
+local TAKEN_TTL, TAKEN_MOST = 20000, 32768
+
+local function note_taken(group, turn, stamp)
+  group.noted = (group.noted or '') .. turn .. ' ' .. stamp .. '\n'
+end
+
+local function save_taken(group)
+  if group.noted then
+    local length = redis.call('APPEND', group.taken, group.noted)
+    if length > TAKEN_MOST then
+      redis.call('SET', group.taken, string.match(redis.call('GET', group.taken), '\n(.*)$', length / 2))
+    end
+    redis.call('PEXPIRE', group.taken, TAKEN_TTL)
+    group.noted = nil
+  end
+end
+
+-- When a turn was charged whose reply was lost, us.
+local function find_taken(group, turn)
+  group.was_taken = group.was_taken or '\n' .. (redis.call('GET', group.taken) or '')
+  return string.match(group.was_taken, '\n' .. turn .. ' (%d+)\n')
+end
+
 local function append(group, priority, entry)
   redis.call('RPUSH', group.queues[priority], entry.text)
-  count(group, priority, entry, 1)
+  arrived(group, priority, entry)
 end
 
 -- Arrival order is kept: an entry that comes back stands before all that came after it.
@@ -181,8 +228,7 @@ local function insert(group, priority, entry)
     for _, text in ipairs(texts) do
       if entry_of(text).since > entry.since then
         redis.call('LINSERT', queue, 'BEFORE', text, entry.text)
-        count(group, priority, entry, 1)
-        return
+        return arrived(group, priority, entry)
       end
     end
     if #texts < BATCH then
