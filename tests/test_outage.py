@@ -301,6 +301,25 @@ async def test_each_policy_treats_a_new_request_in_its_own_way(own_server: Redis
 
 
 @real_redis
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_a_durable_task_is_refused_whatever_the_policy_says(own_server: RedisServer, policy: str) -> None:
+    async with RateLimiter(own_server.url, limits=LIMITS) as limiter:
+        double = limiter.task(policy)(_double)
+        assert await limiter.request(policy, double, 2) == 4
+        async with broken(own_server, limiter):
+            with pytest.raises(RedisUnavailable, match="breaker"):
+                await limiter.request(policy, double, 3)
+            with pytest.raises(RedisUnavailable, match="breaker"):
+                await limiter.submit(policy, double, 3)
+        await eventually(lambda: is_ok(limiter))
+        assert await limiter.request(policy, double, 4) == 8
+
+
+async def _double(n: int) -> int:
+    return 2 * n
+
+
+@real_redis
 async def test_requests_wait_for_the_local_share_in_their_order(own_server: RedisServer) -> None:
     ran: list[int] = []
 
