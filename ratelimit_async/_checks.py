@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ratelimit_async._errors import ConfigurationError
+from ratelimit_async._errors import ConfigurationError, RedisUnavailable
 from ratelimit_async._events import Allowed, Denied
 from ratelimit_async._scripts import allow_in_shadow
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ratelimit_async._config import RateLimitConfig
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
+    from ratelimit_async._outage import Outage
     from ratelimit_async._scripts import Scripts
     from ratelimit_async._values import Decision
 
@@ -28,8 +29,9 @@ __all__ = ["Checks"]
 class Checks:
     """Asks the scripts, unless the answer is known."""
 
-    def __init__(self, scripts: Scripts, hears: Callable[[], bool], emit: Emit) -> None:
+    def __init__(self, scripts: Scripts, hears: Callable[[], bool], outage: Outage, emit: Emit) -> None:
         """Remember denials only while this process `hears` of what makes them void."""
+        self._outage = outage
         self._scripts = scripts
         self._hears = hears
         self._emit = emit
@@ -41,9 +43,13 @@ class Checks:
             raise ConfigurationError(
                 "name", key.name, "has a concurrent limit, which a hit cannot give back: use acquire"
             )
-        decision = _as_enforced(config, await self._decide(self._scripts.hit, key, costs))
+        try:
+            decision = await self._decide(self._scripts.hit, key, costs)
+        except RedisUnavailable as error:
+            decision = self._outage.hit(key, costs, error)
+        decision = _as_enforced(config, decision)
         if decision.allowed and not decision.shadow:
-            self._emit(Allowed(name=key.name, by=key.by))
+            self._emit(Allowed(name=key.name, by=key.by, source=decision.source))
         else:
             reason, source, shadow = decision.reason, decision.source, decision.shadow
             self._emit(Denied(name=key.name, by=key.by, reason=reason, source=source, shadow=shadow))
@@ -51,7 +57,11 @@ class Checks:
 
     async def check(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Answer what `hit` would."""
-        return _as_enforced(key.config, await self._decide(self._scripts.check, key, costs))
+        try:
+            decision = await self._decide(self._scripts.check, key, costs)
+        except RedisUnavailable as error:
+            decision = self._outage.hit(key, costs, error, charges=False)
+        return _as_enforced(key.config, decision)
 
     def _decide(self, ask: Ask, key: Key, costs: Mapping[str, int]) -> Awaitable[Decision]:
         # No coroutine around the script's where nothing is remembered: nearly every check.

@@ -34,12 +34,14 @@ __all__ = [
 Cost: TypeAlias = int | Mapping[str, int]
 Priority: TypeAlias = int | str
 Overflow: TypeAlias = Literal["reject", "drop_oldest", "drop_lowest"]
+OnOutage: TypeAlias = Literal["local", "allow", "deny", "raise"]
 
 _LONGEST_NAME = 256
 _MOST_SUBJECT = 10 ** (_LONGEST_NAME - 1)
 _MOST_WAITING = 1_000_000
 _MOST_LEVELS = 16
 _OVERFLOWS: tuple[str, ...] = get_args(Overflow)
+_ON_OUTAGE: tuple[str, ...] = get_args(OnOutage)
 
 
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +94,8 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
         enforce: False: shadow mode: limits are counted and what they would deny is told, but nothing is denied.
         denial_cache: Whether a process that was denied answers the same itself, until it may pass or hears of a change.
         by: Configurations for single subjects of the name, or for patterns of them such as `"trial-*"`.
+        on_outage: Who decides while Redis is gone or hangs: `"local"`: each process, by its share of the limits;
+            `"allow"` and `"deny"`: nobody, all calls pass or none; `"raise"`: they raise RedisUnavailable.
 
     Raises:
         ConfigurationError: If a field cannot be used.
@@ -105,6 +109,7 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
     denial_cache: bool = False
     # Configurations of the same kind once it is read.
     by: Any = msgspec.field(default_factory=dict[str, Any])
+    on_outage: OnOutage = "local"
 
     @property
     def parsed(self) -> tuple[Limit, ...]:
@@ -142,6 +147,8 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
         msgspec.structs.force_setattr(self, "limits", decode_limits(self.limits, "limits"))
         check_switch("enforce", self.enforce)
         check_switch("denial_cache", self.denial_cache)
+        if self.on_outage not in _ON_OUTAGE:
+            raise ConfigurationError("on_outage", self.on_outage, f"must be one of {', '.join(_ON_OUTAGE)}")
         if not isinstance(self.queue, QueueConfig):
             fields = _fields_of(self.queue, QueueConfig, "queue", "a QueueConfig or a mapping of its fields")
             msgspec.structs.force_setattr(self, "queue", QueueConfig(**fields))
@@ -160,7 +167,7 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
         """Write it in texts, numbers, lists and mappings."""
         plain: dict[str, Any] = {"limits": [str(limit) for limit in self.parsed]}
         plain["queue"] = msgspec.structs.asdict(self.waits)
-        plain |= {"enforce": self.enforce, "denial_cache": self.denial_cache}
+        plain |= {"enforce": self.enforce, "denial_cache": self.denial_cache, "on_outage": self.on_outage}
         plain["by"] = {subject: config.plain() for subject, config in self.subjects.items()}
         return plain
 

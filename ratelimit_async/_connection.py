@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import WeakValueDictionary
 
@@ -10,12 +11,22 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
     BusyLoadingError,
+    ClusterDownError,
     MasterDownError,
+    MaxConnectionsError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
 )
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -54,6 +65,12 @@ FAILURES: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError, EOFE
 UNWILLING = (ReadOnlyError, BusyLoadingError, MasterDownError)
 
 Address = tuple[str, int]
+
+# What a Redis that cannot serve yet, or no longer, begins its errors with; Redis 6 puts the script's line before it.
+_NOT_READY = re.compile(r"(?:^|[-:] ?)(?:LOADING|CLUSTERDOWN|MASTERDOWN|READONLY)\b")
+# A Redis that answers and refuses is there: no other decision than its own would be right.
+_REFUSALS = (AuthenticationError, AuthorizationError, MaxConnectionsError)
+_GONE = (RedisConnectionError, RedisTimeoutError, ClusterDownError, ReadOnlyError, OSError, TimeoutError, EOFError)
 
 _SCHEMES = ("redis://", "rediss://", "unix://", "memory://")
 _EMBEDDED: WeakValueDictionary[str, Any] = WeakValueDictionary()
@@ -99,8 +116,10 @@ class Source(Protocol):
 
     def failure(self, error: BaseException | str) -> RedisUnavailable:
         """Translate an error of redis-py or of the operating system."""
+        if isinstance(error, RedisUnavailable):
+            return error
         text = str(error) or type(error).__name__
-        return RedisUnavailable(self.address, text)
+        return RedisUnavailable(self.address, text, outage=is_outage(error))
 
 
 class Server(Source):
@@ -124,6 +143,15 @@ class Server(Source):
                 raise self.failure(str(error) or f"no connection within {self._connect_timeout} s") from error
             raise
         return wire
+
+
+def is_outage(error: BaseException | str) -> bool:
+    """Tell a Redis that is gone, hangs or is not ready from one that answers and refuses."""
+    if isinstance(error, str):
+        return _NOT_READY.search(error) is not None
+    if isinstance(error, _REFUSALS):
+        return False
+    return isinstance(error, _GONE)
 
 
 async def ask(wire: Wire, *command: bytes | str | int) -> Any:

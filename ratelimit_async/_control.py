@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from ratelimit_async._catalog import decode_change
@@ -33,8 +34,12 @@ class Followers(Protocol):
 class Control:
     """Follows what Redis holds, and changes it."""
 
-    def __init__(self, scripts: Scripts, names: KeyNames, catalog: Catalog, followers: Followers) -> None:
-        """Know nothing yet."""
+    def __init__(self, scripts: Scripts, names: KeyNames, catalog: Catalog, followers: Followers, lease: float) -> None:
+        """Know nothing yet; lease in seconds, within which every process reads."""
+        # Of this prefix, last seen alive; this one is.
+        self.processes = 1
+        self._lease = lease
+        self._settled = 0.0
         self._scripts = scripts
         self._names = names
         self._catalog = catalog
@@ -44,9 +49,15 @@ class Control:
 
     async def read(self) -> None:
         """Take over what has changed."""
-        state = await self._scripts.read_control(self._names.control, self._version)
-        if state is not None:
-            self._follow(state)
+        self._follow(await self._scripts.read_control(self._names.control, self._version))
+
+    async def leave(self) -> None:
+        """Count as alive no longer."""
+        await self._scripts.leave(self._names.control)
+
+    def on_outage_over(self) -> None:
+        """Believe no smaller number of processes until all have had the time to show themselves."""
+        self._settled = asyncio.get_running_loop().time() + self._lease
 
     async def pause(self, name: str, seconds: float | None) -> None:
         """Pause a name; None: until resumed, 0: resume."""
@@ -59,6 +70,10 @@ class Control:
         self._follow(await self._scripts.configure(self._names.control, field, text))
 
     def _follow(self, state: ControlState) -> None:
+        if state.alive > self.processes or asyncio.get_running_loop().time() > self._settled:
+            self.processes = max(state.alive, 1)
+        if state.pauses is None or state.changes is None:
+            return
         self._version = state.version
         if state.pauses != self._names.pauses:
             self._names.pauses.clear()

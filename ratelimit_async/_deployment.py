@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ratelimit_async._events import Emit
     from ratelimit_async._executor import Argument, Script
     from ratelimit_async._keys import Key
+    from ratelimit_async._values import BreakerState
 
 __all__ = ["Caller", "executor_of", "source_of"]
 
@@ -39,6 +40,7 @@ class Caller(Protocol):
     """What an executor, or many behind one face, can be asked."""
 
     on_next: Callable[[Key, float], None]
+    on_connected: Callable[[], None]
     head: tuple[Argument, ...]
 
     def call(
@@ -50,6 +52,14 @@ class Caller(Protocol):
     def nodes(self) -> Sequence[Executor]:
         """Give the executors of all servers that hold keys."""
         ...
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """Whether calls go to Redis; of several servers, the worst."""
+        ...
+
+    async def passing(self) -> None:
+        """Wait until others may connect, too."""
 
     async def start(self) -> None:
         """Connect for the first time, or raise RedisUnavailable."""

@@ -238,13 +238,22 @@ class UnknownRequest(RateLimitError, LookupError):
 
 
 class RedisUnavailable(RateLimitError, ConnectionError):
-    """Redis cannot be reached, does not answer, or refuses."""
+    """Redis cannot be reached, does not answer, or refuses.
 
-    def __init__(self, address: str, problem: str) -> None:
-        """Keep which Redis and what is wrong."""
+    `outage` tells which: True where it is gone, hangs or is not ready, so that `on_outage` applies; False where it
+    answers and refuses, such as a wrong password or a memory limit that is reached.
+    """
+
+    def __init__(self, address: str, problem: str, *, outage: bool = False) -> None:
+        """Keep which Redis, what is wrong and of which kind it is."""
         super().__init__(address, problem)
         self.address = address
         self.problem = problem
+        self.outage = outage
+
+    def copy(self) -> RedisUnavailable:
+        """Give one more, for another caller: an exception gathers the frames that it passes through."""
+        return RedisUnavailable(self.address, self.problem, outage=self.outage)
 
     def __str__(self) -> str:
         """Name the address."""

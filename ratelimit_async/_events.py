@@ -11,6 +11,9 @@ import structlog
 
 __all__ = [
     "Allowed",
+    "BreakerClosed",
+    "BreakerHalfOpened",
+    "BreakerOpened",
     "Cancelled",
     "Configured",
     "Connected",
@@ -53,7 +56,9 @@ class KeyEvent(Event, frozen=True, kw_only=True):
 
 
 class Allowed(KeyEvent, frozen=True, kw_only=True):
-    """A hit passed, or a request was admitted without waiting."""
+    """A hit passed, or a request was admitted without waiting; `source` is that of its decision."""
+
+    source: str = "redis"
 
 
 class Denied(KeyEvent, frozen=True, kw_only=True):
@@ -202,6 +207,27 @@ class Disconnected(Event, frozen=True, kw_only=True):
     error: str
 
 
+class BreakerOpened(Event, frozen=True, kw_only=True):
+    """Redis is gone or hangs: calls are answered without it; `probes`: how often it was looked for since, in vain."""
+
+    address: str
+    error: str
+    probes: int
+
+
+class BreakerHalfOpened(Event, frozen=True, kw_only=True):
+    """One probe looks whether Redis is back."""
+
+    address: str
+
+
+class BreakerClosed(Event, frozen=True, kw_only=True):
+    """Redis answers again, so many seconds after it first failed."""
+
+    address: str
+    after: float
+
+
 class Restarted(Event, frozen=True, kw_only=True):
     """A part of the limiter crashed and starts again after so many seconds."""
 
@@ -232,6 +258,7 @@ Emit: TypeAlias = Callable[[Event], None]
 
 _LEVELS: dict[type[Event], int] = {
     Disconnected: logging.WARNING,
+    BreakerOpened: logging.WARNING,
     Restarted: logging.ERROR,
     Dead: logging.ERROR,
     Dropped: logging.WARNING,
@@ -241,6 +268,7 @@ _LEVELS: dict[type[Event], int] = {
     Misconfigured: logging.WARNING,
     ManyKeys: logging.WARNING,
     Connected: logging.INFO,
+    BreakerClosed: logging.INFO,
     Paused: logging.INFO,
     Resumed: logging.INFO,
     Configured: logging.INFO,
@@ -259,6 +287,9 @@ def _logger() -> Any:
 def log_event(event: Event) -> None:
     """Log an event: what is routine at debug level, trouble as a warning or an error."""
     level = _LEVELS.get(type(event), logging.DEBUG)
+    # An outage is told of when it begins and ends, not with every probe.
+    if isinstance(event, BreakerOpened) and event.probes:
+        level = logging.DEBUG
     # Most events are routine: where nobody listens they must cost nothing.
     if not (structlog.is_configured() or _stdlib.isEnabledFor(level)):
         return

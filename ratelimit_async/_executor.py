@@ -12,8 +12,9 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
-from ratelimit_async._connection import FAILURES, UNWILLING, NoScriptError, ReadOnlyError, ResponseError, hang_up
-from ratelimit_async._errors import RateLimitError
+from ratelimit_async._breaker import Breaker
+from ratelimit_async._connection import FAILURES, UNWILLING, NoScriptError, ResponseError, hang_up
+from ratelimit_async._errors import RateLimitError, RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ratelimit_async._connection import Source, Wire
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
+    from ratelimit_async._values import BreakerState
 
 __all__ = ["MOST_ENTRIES", "Argument", "Call", "Executor", "Script", "Unconfirmed"]
 
@@ -32,6 +34,8 @@ Entry = tuple[Argument, ...]
 MOST_ENTRIES = 32
 # Seconds between attempts to connect.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+# While callers wait to hear whether it is an outage.
+_LONGEST_IN_DOUBT = 0.1
 
 
 class Script:
@@ -104,6 +108,9 @@ class Executor:
     ) -> None:
         """Take where connections come from, and what to load into each; `replicas` have to confirm every call."""
         self.on_next: Callable[[Key, float], None] = lambda _key, _seconds: None
+        # Called when Redis is back.
+        self.on_connected: Callable[[], None] = lambda: None
+        self.breaker = Breaker(source.address, emit)
         self.head: tuple[Argument, ...] = ()
         self._source = source
         self._scripts = scripts
@@ -114,10 +121,12 @@ class Executor:
         self._flying: deque[tuple[float, list[Call]]] = deque()
         self._wake = asyncio.Event()
         self._wire: Wire | None = None
+        # What no Redis has executed, to be sent again.
         self._unloaded: list[Call] = []
-        self._refused: list[Call] = []
-        self._refusal: Exception | None = None
-        self._problem = ""
+        self._refused: RedisUnavailable | None = None
+        self._problem = source.failure("not connected")
+        # What calls are refused with at once; None: they are sent.
+        self._shut: RedisUnavailable | None = None
         self._closed = False
 
     def call(self, script: Script, key: Key | None, entry: Entry, *, replayable: bool = True) -> asyncio.Future[Any]:
@@ -126,12 +135,24 @@ class Executor:
         `replayable`: it may be sent again when the connection breaks before its reply; otherwise its caller is told.
         """
         call = Call(script, key, entry, replayable=replayable)
-        if self._closed:
-            call.fail(self._source.failure("the limiter has ended"))
+        self._push(call)
+        return call.future
+
+    def _push(self, call: Call) -> None:
+        if self._shut is not None:
+            call.fail(self._refusal())
         else:
             self._pending.append(call)
             self._wake.set()
-        return call.future
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """Whether calls go to Redis."""
+        return self.breaker.state
+
+    async def passing(self) -> None:
+        """Wait until others may connect, too: one probe at a time looks whether Redis is back."""
+        await self.breaker.passing.wait()
 
     def command(self, command: Entry) -> asyncio.Future[Any]:
         """Send a plain command that may be repeated."""
@@ -147,36 +168,50 @@ class Executor:
 
     async def run(self) -> None:
         """Serve calls for ever, over one connection after another."""
-        pause = before = _SHORTEST_PAUSE
+        pause = _SHORTEST_PAUSE
         while True:
             try:
                 if self._wire is None:
-                    self._wire = await self._connect()
+                    self._wire = await self._reconnect()
                 self._emit(Connected(what="commands", address=self._source.address))
-                before, pause = pause, _SHORTEST_PAUSE
+                if not self.breaker.doubted:
+                    pause = _SHORTEST_PAUSE
                 await self._serve(self._wire)
             except* Exception as group:
                 error = _first(group)
-                if isinstance(error, UNWILLING):
-                    pause = before
-                self._disconnected(error)
+                self._disconnected(error, connected=self._wire is not None)
                 if not isinstance(error, (*FAILURES, RateLimitError)):
                     raise
             finally:
                 await self._drop_wire()
             self._fail_overdue()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = min(pause * 2, _LONGEST_IN_DOUBT if self.breaker.counting else _LONGEST_PAUSE)
 
     def close(self) -> None:
         """Fail what is left and refuse what comes."""
         self._closed = True
+        self._shut = self._source.failure("the limiter has ended")
         for call in self._all():
-            call.fail(self._source.failure("the limiter has ended"))
+            call.fail(self._refusal())
         self._pending.clear()
         self._unloaded.clear()
-        self._refused.clear()
         self._flying.clear()
+
+    def _refusal(self) -> RedisUnavailable:
+        return (self._shut or self._problem).copy()
+
+    async def _reconnect(self) -> Wire:
+        self.breaker.probe()
+        # Callers who wait for this wait no longer than for a reply; a probe, for which nobody waits, may take its time.
+        async with asyncio.timeout(self._timeout if self.breaker.state == "closed" else None):
+            wire = await self._connect()
+        self.breaker.connected()
+        if not self._closed:
+            self._shut = None
+        if not self.breaker.doubted:
+            self.on_connected()
+        return wire
 
     async def _connect(self) -> Wire:
         wire = await self._source.open()
@@ -198,7 +233,7 @@ class Executor:
     async def _write(self, wire: Wire) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            while not self._pending or len(self._flying) >= self.most_batches or self._unloaded or self._refused:
+            while not self._pending or len(self._flying) >= self.most_batches or self._unloaded:
                 self._wake.clear()
                 await self._wake.wait()
             packed: list[bytes] = []
@@ -253,6 +288,7 @@ class Executor:
         return ["EVALSHA", script.sha, len(keys), *keys, *self.head, len(groups), *arguments]
 
     async def _read(self, wire: Wire) -> None:
+        first = True
         while True:
             reply = await _response(wire)
             if self._replicas and self._flying and self._flying[0][1][0].script is not _PLAIN:
@@ -262,24 +298,31 @@ class Executor:
             if self._closed:
                 return
             # It stays among the flying until its callers are told: a crash here must not lose them.
-            _, batch = self._flying[0]
-            if isinstance(reply, NoScriptError):
-                self._unloaded += batch
-            elif isinstance(reply, Unconfirmed):
-                for call in batch:
-                    call.fail(reply)
-            elif isinstance(reply, Exception):
-                self._on_error(batch, reply)
-            else:
-                self._deliver(batch, reply)
+            self._answer(self._flying[0][1], reply)
             self._flying.popleft()
-            if self._refusal is not None and not self._flying:
-                raise self._refusal
+            if self._refused is not None and not self._flying:
+                raise self._refused
+            if first and self._refused is None:
+                first, doubted = False, self.breaker.doubted
+                self.breaker.answered()
+                if doubted:
+                    self.on_connected()
             if self._unloaded and not self._flying:
                 await self._load(wire)
                 self._pending.extendleft(reversed(self._unloaded))
                 self._unloaded.clear()
             self._wake.set()
+
+    def _answer(self, batch: list[Call], reply: Any) -> None:
+        if isinstance(reply, NoScriptError):
+            self._unloaded += batch
+        elif isinstance(reply, Unconfirmed):
+            for call in batch:
+                call.fail(reply)
+        elif isinstance(reply, Exception):
+            self._on_error(batch, reply)
+        else:
+            self._deliver(batch, reply)
 
     async def _load(self, wire: Wire) -> None:
         """Load all scripts; nothing else is on the wire meanwhile."""
@@ -299,16 +342,19 @@ class Executor:
 
     def _on_error(self, batch: list[Call], error: Exception) -> None:
         """Hand out an error that answers a whole batch."""
-        if isinstance(error, UNWILLING):
-            self._refuse(batch, error)
-            return
-        for call in batch:
-            call.fail(self._source.failure(error))
+        self._refuse(batch, self._source.failure(error))
 
-    def _refuse(self, calls: list[Call], error: Exception) -> None:
-        """Keep calls of which nothing was executed for the next connection; this one ends when all have replies."""
-        self._refused += calls
-        self._refusal = error
+    def _refuse(self, calls: list[Call], error: RedisUnavailable) -> None:
+        """Tell the callers; what a Redis would not do that is not ready is sent to the next, or to it later.
+
+        Of such calls nothing was executed; this connection ends when all that is under way has its reply.
+        """
+        if error.outage:
+            self._unloaded += calls
+            self._refused = error
+            return
+        for call in calls:
+            call.fail(error.copy())
 
     def _deliver(self, batch: list[Call], reply: list[list[Any] | bytes | Exception]) -> None:
         if not batch[0].script.grouped:
@@ -318,12 +364,7 @@ class Executor:
         for calls, result in zip(_groups(batch), reply, strict=True):
             if not isinstance(result, list):
                 text = result.decode(errors="replace") if isinstance(result, bytes) else str(result)
-                if "READONLY " in text:
-                    # Said at the first write, so nothing is written.
-                    self._refuse(calls, ReadOnlyError(text))
-                    continue
-                for call in calls:
-                    call.fail(self._source.failure(text))
+                self._refuse(calls, self._source.failure(text))
                 continue
             for call, value in zip(calls, result[1:], strict=True):
                 if not call.future.done():
@@ -335,24 +376,33 @@ class Executor:
     async def _watch(self) -> None:
         """Notice a server that takes calls and never answers."""
         loop = asyncio.get_running_loop()
+        late: list[Call] | None = None
         while True:
-            await asyncio.sleep(self._timeout / 4)
-            if self._flying and loop.time() - self._flying[0][0] > self._timeout:
-                problem = f"no answer within {self._timeout} s"
-                raise TimeoutError(problem)
+            left = self._timeout / 4
+            if self._flying:
+                since, batch = self._flying[0]
+                left = since + self._timeout - loop.time()
+                if left <= 0:
+                    if batch is late:
+                        problem = f"no answer within {self._timeout} s"
+                        raise TimeoutError(problem)
+                    # A process that was held up itself finds the reply in its own socket, at which not every event loop
+                    # looks before its timers: it is given a look first.
+                    late = batch
+            await asyncio.sleep(max(left, self._timeout / 30))
 
     async def _drop_wire(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
             await hang_up(wire)
 
-    def _disconnected(self, error: BaseException) -> None:
-        text = str(error) or type(error).__name__
-        self._emit(Disconnected(what="commands", address=self._source.address, error=text))
-        replay = [*self._refused, *self._unloaded]
+    def _disconnected(self, error: BaseException, *, connected: bool) -> None:
+        failure = self._source.failure(error)
+        text = failure.problem
+        if connected or self.breaker.state == "closed":
+            self._emit(Disconnected(what="commands", address=self._source.address, error=text))
+        replay = [*self._unloaded]
         self._unloaded.clear()
-        self._refused.clear()
-        self._refusal = None
         for _, batch in self._flying:
             for call in batch:
                 if call.future.done():
@@ -361,23 +411,38 @@ class Executor:
                     call.again = True
                     replay.append(call)
                 else:
-                    call.fail(self._source.failure(f"connection lost before the reply: {text}"))
+                    lost = f"connection lost before the reply: {text}"
+                    call.fail(RedisUnavailable(failure.address, lost, outage=failure.outage))
         self._flying.clear()
         self._pending.extendleft(reversed(replay))
-        self._problem = text
+        self._problem = failure
+        refused, self._refused = self._refused is not None, None
+        hung = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
+        self.breaker.failed(failure, hung=hung, refused=refused)
+        if self._closed:
+            return
+        if self.breaker.state == "open":
+            self._shut = RedisUnavailable(
+                failure.address, f"{text} (the circuit breaker is open)", outage=failure.outage
+            )
+            for call in self._pending:
+                call.fail(self._refusal())
+            self._pending.clear()
+        else:
+            self._shut = None
 
     def _fail_overdue(self) -> None:
         oldest = asyncio.get_running_loop().time() - self._timeout
         kept: deque[Call] = deque()
         for call in self._pending:
             if call.since < oldest:
-                call.fail(self._source.failure(self._problem))
+                call.fail(self._problem.copy())
             else:
                 kept.append(call)
         self._pending = kept
 
     def _all(self) -> list[Call]:
-        return [*self._pending, *self._unloaded, *self._refused, *(call for _, batch in self._flying for call in batch)]
+        return [*self._pending, *self._unloaded, *(call for _, batch in self._flying for call in batch)]
 
 
 async def _response(wire: Wire) -> Any:

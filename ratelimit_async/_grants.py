@@ -94,11 +94,18 @@ class Grant:
         self._ending: asyncio.Future[Any] | None = None
         if self._key.config.holds and charged.stamp:
             requests.holds.add(self)
+        elif not charged.stamp:
+            requests.outage.own(self, self._key, self._seq)
 
     @property
     def holding(self) -> tuple[Key, int, str]:
         """What is held for the call that runs: its key, number and costs."""
         return self._key, self._seq, self._text
+
+    @property
+    def costs(self) -> Mapping[str, int]:
+        """What it costs by unit, as far as it is settled."""
+        return self._costs
 
     async def settle(self, cost: Cost) -> None:
         """Replace the reserved cost by the true one; the difference is given back or charged, even into debt.
@@ -147,7 +154,7 @@ class Grant:
         """Pause the key, as the upstream asked, without waiting for Redis."""
         if not seconds:
             return
-        self._requests.detach(self._scripts.pause(self._key, seconds))
+        self._requests.pause(self._key, seconds)
         self._requests.emit(Paused(name=self._key.name, by=self._key.by, seconds=seconds))
 
     def _tell_settled(self) -> None:
@@ -178,6 +185,8 @@ class Grant:
         if ends:
             self._requests.holds.discard(self)
             self._ending = sent or _done(self._stamp)
+            if not self._stamp:
+                self._requests.local.release(self._key, self._seq)
         return sent
 
     def _given_back(self, costs: Mapping[str, int]) -> list[tuple[int, Mapping[str, int]]]:

@@ -167,7 +167,8 @@ class KeyNames:
         self._recent: dict[tuple[str, str | None], Key] = {}
         self._alive: WeakValueDictionary[tuple[str, str | None], Key] = WeakValueDictionary()
         self.channels = f"{_escape(prefix)}:reply:"
-        self.control = f"{{{_escape(prefix)}}}:control"
+        # What all processes share: what is paused and configured, and who is alive.
+        self.control = f"{{{_escape(prefix)}}}:control", f"{{{_escape(prefix)}}}:processes"
         self.index = f"{{{_escape(prefix)}}}:tasks"
 
     def enter(self, client: str) -> None:

@@ -66,7 +66,7 @@ class Lifecycle:
                 `batch_size` (most grants per script call, 100); `task_slots` (most durable tasks that this process runs
                 at once, 100); `durability` of tasks (`"primary"`, or `"replicated"`: a submission is confirmed by as
                 many `replicas`, 1); and in seconds `poll_interval` (1.0), `lease` (5.0), `connect_timeout` (5.0),
-                `command_timeout` (5.0), `shutdown_timeout` (10.0) and `task_grace` (30.0: after which a task whose name
+                `command_timeout` (1.5), `shutdown_timeout` (10.0) and `task_grace` (30.0: after which a task whose name
                 no running process has goes to the dead letters).
 
         Raises:

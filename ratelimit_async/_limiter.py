@@ -51,7 +51,8 @@ class RateLimiter(Durable):
         Raises:
             CostExceedsLimit: If no limit could ever allow the cost.
             ConfigurationError: If an argument cannot be used.
-            RedisUnavailable: If Redis does not answer. Whether it was charged is then not known.
+            RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"raise"`; whether it was charged is then
+                not known.
         """
         session, key, costs = self._prepare(name, by, cost)
         return await session.checks.hit(key, costs)
@@ -70,7 +71,7 @@ class RateLimiter(Durable):
         Raises:
             CostExceedsLimit: If no limit could ever allow the cost.
             ConfigurationError: If an argument cannot be used.
-            RedisUnavailable: If Redis does not answer.
+            RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"raise"`.
         """
         session, key, costs = self._prepare(name, by, cost)
         return await session.checks.check(key, costs)
@@ -139,7 +140,7 @@ class RateLimiter(Durable):
             DurabilityUnknown: If too few replicas confirmed a durable task.
             CostExceedsLimit: If no limit could ever allow the cost.
             ConfigurationError: If an argument cannot be used.
-            RedisUnavailable: If Redis does not answer.
+            RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"deny"` or `"raise"`.
         """
         if is_task(fn):
             return await self._request_task(name, fn, args, msgspec.structs.replace(options, **how))
@@ -226,7 +227,7 @@ class RateLimiter(Durable):
             QueueFull: If the queue is.
             CostExceedsLimit: If no limit could ever allow the cost.
             ConfigurationError: If an argument cannot be used.
-            RedisUnavailable: If Redis does not answer.
+            RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"deny"` or `"raise"`.
         """
         if is_task(fn):
             ticket, _ = await self._submit_task(name, fn, args, msgspec.structs.replace(options, **how), told=False)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Listener", "Replies"]
 
 # Seconds of silence after which the server is asked, and as long again until it counts as gone.
-_SILENCE = 1.0
+_SILENCE = 0.75
 _MOVED = "the server is no longer the one to listen at"
 
 

@@ -194,6 +194,7 @@ async def health_of(session: Session | None, names: KeyNames, settings: Settings
         except RateLimitError as problem:
             error = str(problem)
     replies = session is not None and session.replies_alive
+    breaker = session.executor.breaker_state if session is not None else "closed"
     processor = session is not None and session.processor_alive if settings.processor else None
     if not error and not replies:
         error = "the reply channel is not subscribed"
@@ -207,6 +208,8 @@ async def health_of(session: Session | None, names: KeyNames, settings: Settings
         replies=replies,
         processor=processor,
         keys=names.known,
+        breaker=breaker,
+        processes=session.control.processes if session is not None else 0,
         scripts={name: script.sha for name, script in ALL.items()},
         error=error,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ratelimit_async._errors import (
     CostExceedsLimit,
     QueueFull,
     RateLimitError,
+    RedisUnavailable,
     RequestCancelled,
     RequestDropped,
     RequestTimeout,
@@ -29,6 +31,8 @@ from ratelimit_async._events import (
     Rejected,
 )
 from ratelimit_async._keys import encode_costs
+from ratelimit_async._local_queue import LocalQueue
+from ratelimit_async._outage import Outage
 from ratelimit_async._waiter import MOST_IDS, Holds, Waiter
 
 if TYPE_CHECKING:
@@ -42,21 +46,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Requests"]
 
+# Requests that Redis could not be told of, for when it is back; what is beyond is left to the leases.
+_MOST_UNTOLD = 10_000
+
 
 class Requests:
     """Sends requests, keeps those without an end, and ends them."""
 
-    def __init__(self, scripts: Scripts, client: str, emit: Emit) -> None:
-        """Start with none."""
+    def __init__(self, scripts: Scripts, client: str, processes: Callable[[], int], emit: Emit) -> None:
+        """Start with none; `processes`: how many share the limits in an outage."""
         self.scripts = scripts
         self.emit = emit
         self.holds = Holds(scripts)
+        self.outage = Outage(processes, self.holds.running)
+        self.local = LocalQueue(self.outage, self._on_charged, self._fail, emit)
         self._client = client
         self._seqs = itertools.count(1)
         self._waiters: dict[int, Waiter] = {}
         self._waiting: dict[Key, dict[int, Waiter]] = {}
         self._background: set[asyncio.Future[Any]] = set()
         self._doubtful = False
+        self._untold: deque[Waiter] = deque(maxlen=_MOST_UNTOLD)
 
     def open(
         self,
@@ -81,7 +91,7 @@ class Requests:
         waiter.arrive()
         self._send(waiter, enqueued=enqueued)
 
-    def _send(self, waiter: Waiter, *, estimate: bool = False, enqueued: int = 0) -> None:
+    def _send(self, waiter: Waiter, *, estimate: bool = False, enqueued: int = 0, timeout: float | None = None) -> None:
         self._waiters[waiter.seq] = waiter
         if waiter.key.config.enforce:
             sent = self.scripts.request(
@@ -89,7 +99,7 @@ class Requests:
                 waiter.turn,
                 waiter.priority,
                 waiter.text,
-                waiter.timeout,
+                waiter.timeout if timeout is None else timeout,
                 estimate=estimate,
                 fail_fast=waiter.fail_fast,
                 enqueued=enqueued,
@@ -98,6 +108,7 @@ class Requests:
         else:
             sent = self.scripts.shadow(waiter.key, waiter.seq, waiter.text)
             sent.add_done_callback(partial(self._on_admission, waiter, self.scripts.shadow_admission))
+        waiter.tried = not sent.done()
 
     async def wait(self, waiter: Waiter) -> Charged:
         """Wait for the grant; a caller that is cancelled or times out leaves nothing behind."""
@@ -157,6 +168,30 @@ class Requests:
         for waiter in list(self._waiters.values()):
             self.cancel(waiter, reason)
 
+    def pause(self, key: Key, seconds: float) -> None:
+        """Pause a key, without anybody waiting for it; in an outage, for this process."""
+        sent = self.scripts.pause(key, seconds)
+        sent.add_done_callback(lambda sent: self.outage.pause(key, seconds) if _lost(sent) else None)
+        self.detach(sent)
+
+    def on_outage_over(self) -> list[Waiter]:
+        """Tell Redis who has gone meanwhile; gives those who wait here, for `resend`."""
+        # Before anything else is sent: an id may be requested again.
+        untold, self._untold = self._untold, deque(maxlen=_MOST_UNTOLD)
+        for waiter in untold:
+            self._withdraw(waiter)
+        self.outage.forget()
+        return self.local.give_up()
+
+    def resend(self, waiters: Iterable[Waiter]) -> None:
+        """Send those to Redis that waited without it."""
+        now = asyncio.get_running_loop().time()
+        for waiter in waiters:
+            if waiter.state == "local":
+                waiter.state = "sent"
+                left = None if waiter.timeout is None else max(waiter.created + waiter.timeout - now, 0.001)
+                self._send(waiter, timeout=left)
+
     async def drain(self) -> None:
         """Wait until what was sent in the background has been answered."""
         while self._background:
@@ -165,7 +200,9 @@ class Requests:
     def refund(self, waiter: Waiter, charged: Charged) -> None:
         """Give a charge back, without anybody waiting for it."""
         key = waiter.key
-        if charged.stamp:
+        if not charged.stamp:
+            self.local.release(key, waiter.seq)
+        else:
             free = encode_costs(dict.fromkeys(waiter.costs, 0), key.config.usual)
             self.detach(self.scripts.adjust(key, waiter.seq, charged.stamp, waiter.text, free, ends=True))
         self.emit(Refunded(name=key.name, by=key.by, id=waiter.id))
@@ -215,7 +252,10 @@ class Requests:
     def _on_admission(self, waiter: Waiter, read: ReadAdmission, sent: asyncio.Future[Any]) -> None:
         error = sent.exception()
         if error is not None:
-            self._fail(waiter, error)
+            if isinstance(error, RedisUnavailable) and error.outage:
+                self._on_outage(waiter, error)
+            else:
+                self._fail(waiter, error)
             return
         admission = read(waiter.key, sent.result())
         name, by = waiter.key.name, waiter.key.by
@@ -235,6 +275,21 @@ class Requests:
         else:
             self.emit(Rejected(name=name, by=by, max_size=waiter.key.config.waits.max_size))
             self._fail(waiter, QueueFull(name, waiter.key.config.waits.max_size))
+
+    def _on_outage(self, waiter: Waiter, error: RedisUnavailable) -> None:
+        """Keep the place of one that had one; decide here about one that is new."""
+        if waiter.seq in self._waiting.get(waiter.key, ()):
+            # It is sent back to its place when Redis is found to have forgotten it.
+            waiter.state = "waiting"
+            self._doubtful = True
+            return
+        if waiter.tried:
+            # It may wait in Redis, or have been granted there.
+            self._untold.append(waiter)
+        if waiter.gone or waiter.state == "ended":
+            self._finish(waiter)
+        else:
+            self.local.arrive(waiter, error)
 
     def _on_place(self, waiter: Waiter, admission: Admission) -> None:
         waiter.entry = admission.entry
@@ -292,7 +347,7 @@ class Requests:
         elif waited:
             self.emit(Granted(name=name, by=by, id=waiter.id, waited=waited))
         else:
-            self.emit(Allowed(name=name, by=by))
+            self.emit(Allowed(name=name, by=by, source=charged.decision.source))
 
     def _abandon(self, waiter: Waiter) -> bool:
         """Take a request out of everything, wherever it stands; whether it had not ended before."""
@@ -302,6 +357,8 @@ class Requests:
         if waiter.state == "waiting":
             self._finish(waiter)
             self._withdraw(waiter)
+        elif waiter.state == "local":
+            self._finish(waiter)
         elif waiter.state == "ended":
             granted = waiter.granted
             if granted.cancelled() or not granted.done() or granted.exception() is not None:
@@ -312,7 +369,9 @@ class Requests:
 
     def _withdraw(self, waiter: Waiter) -> None:
         request_id = f"{self._client}.{waiter.seq}"
-        self.detach(self.scripts.withdraw(waiter.key, request_id, waiter.entry, waiter.priority))
+        sent = self.scripts.withdraw(waiter.key, request_id, waiter.entry, waiter.priority)
+        sent.add_done_callback(lambda sent: self._untold.append(waiter) if _lost(sent) else None)
+        self.detach(sent)
 
     def _finish(self, waiter: Waiter) -> None:
         waiter.state = "ended"
@@ -322,6 +381,7 @@ class Requests:
             waiting.pop(waiter.seq, None)
             if not waiting:
                 del self._waiting[waiter.key]
+        self.local.discard(waiter)
         if not waiter.placed.done():
             waiter.placed.set_result(None)
 
@@ -340,6 +400,12 @@ class Requests:
         with contextlib.suppress(RateLimitError, asyncio.CancelledError):
             # What could not be given back is taken back by its lease.
             sent.result()
+
+
+def _lost(sent: asyncio.Future[Any]) -> bool:
+    """Whether an outage kept something from being answered."""
+    error = None if sent.cancelled() else sent.exception()
+    return isinstance(error, RedisUnavailable) and error.outage
 
 
 def _set_error(future: asyncio.Future[Any], error: BaseException) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ratelimit_async._events import Emit
     from ratelimit_async._executor import Argument, Script
     from ratelimit_async._keys import Key
+    from ratelimit_async._values import BreakerState
 
 __all__ = ["Router"]
 
@@ -65,9 +66,8 @@ class NodeExecutor(Executor):
         return bool(self._flying)
 
     def push(self, call: Call) -> None:
-        """Send a call with the next batch."""
-        self._pending.append(call)
-        self._wake.set()
+        """Send a call with the next batch, or refuse it."""
+        self._push(call)
 
     def push_asking(self, batch: list[Call]) -> None:
         """Send a batch at once, each time with the leave to be served where its slot is going."""
@@ -113,8 +113,8 @@ class NodeExecutor(Executor):
         else:
             super()._on_error(batch, error)
 
-    def _disconnected(self, error: BaseException) -> None:
-        super()._disconnected(error)
+    def _disconnected(self, error: BaseException, *, connected: bool) -> None:
+        super()._disconnected(error, connected=connected)
         self._router.on_lost()
 
 
@@ -126,6 +126,7 @@ class Router:
     ) -> None:
         """Take where connections come from, and what to load into each node; `replicas` have to confirm every call."""
         self.on_next: Callable[[Key, float], None] = lambda _key, _seconds: None
+        self.on_connected: Callable[[], None] = lambda: None
         self.head: tuple[Argument, ...] = ()
         self._source = source
         self._scripts = scripts
@@ -158,6 +159,15 @@ class Router:
     def nodes(self) -> list[NodeExecutor]:
         """Give the executors of all primaries."""
         return list(self._nodes.values())
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """Whether calls go to all nodes; otherwise the worst."""
+        states = [node.breaker_state for node in self._nodes.values()]
+        return "open" if "open" in states else "half-open" if "half-open" in states else "closed"
+
+    async def passing(self) -> None:
+        """Let others look for a node that is there by themselves."""
 
     async def start(self) -> None:
         """Read the map of slots, or raise RedisUnavailable."""
@@ -278,7 +288,7 @@ class Router:
             oldest = loop.time() - self._timeout
             for call in [call for calls in parked.values() for call in calls]:
                 if call.since < oldest:
-                    call.fail(self._source.failure(self._problem))
+                    call.fail(RedisUnavailable(self._source.address, self._problem, outage=True))
                 else:
                     self._route(call)
 
@@ -301,11 +311,13 @@ class Router:
                     node.push(call)
                 else:
                     self._route(call)
+        # What was decided without the lost node can be left to the one that has taken over.
+        self.on_connected()
 
     def _add(self, address: Address) -> NodeExecutor:
         source = self._source.node(address)
         node = NodeExecutor(self, source, self._scripts, self._timeout, self._emit, self._replicas)
-        node.head, node.on_next = self.head, self.on_next
+        node.head, node.on_next, node.on_connected = self.head, self.on_next, self.on_connected
         self._nodes[address] = node
         self._start(node)
         return node

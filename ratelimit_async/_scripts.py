@@ -26,6 +26,8 @@ __all__ = ["ALL", "Admission", "Charged", "ControlState", "Scripts", "StatusRepl
 
 # Keys that one step of a scan looks at: well below a millisecond.
 _SCANNED = 500
+# Leases without a sign of life after which a client no longer counts as alive: an outage is no death.
+_ALIVE = 3
 # Seconds: a pause without end is kept no longer.
 _LONGEST_PAUSE = 30 * 86_400.0
 
@@ -101,11 +103,15 @@ class StatusReply(msgspec.Struct, frozen=True):
 
 
 class ControlState(msgspec.Struct, frozen=True):
-    """What control.lua tells: pauses, us by Redis' clock, and configurations as they were written; by field."""
+    """What control.lua tells: who is alive; pauses, us by Redis' clock, and configurations as written; by field.
+
+    Both are None where the version is the one known.
+    """
 
     version: int
-    pauses: dict[str, int]
-    changes: dict[str, str]
+    alive: int
+    pauses: dict[str, int] | None = None
+    changes: dict[str, str] | None = None
 
 
 class Scripts:
@@ -124,6 +130,7 @@ class Scripts:
         self._executor = executor
         self._channels = channels
         self._client = client
+        self._alive = int(_ALIVE * client_lease * 1e6)
         # us after which a task that no worker has is given up.
         self.grace = int(grace * 1e6)
         executor.head = (client, int(client_lease * 1e6), int(driver_lease * 1e6), channels)
@@ -301,30 +308,34 @@ class Scripts:
         """Give up driving a key."""
         await self._executor.call(ALL["resign"], key, ("resign",))
 
-    async def read_control(self, key: str, known: int) -> ControlState | None:
-        """Read what is paused and configured in every process; None where the version is the one known."""
-        return await self._control(key, "read", known=known)
+    async def read_control(self, keys: tuple[str, str], known: int) -> ControlState:
+        """Read what is paused and configured in every process, and tell that this one is alive."""
+        return await self._control(keys, "read", known=known)
 
-    async def pause_name(self, key: str, name: str, seconds: float | None) -> ControlState:
+    async def leave(self, keys: tuple[str, str]) -> None:
+        """Count as alive no longer."""
+        await self._control(keys, "leave")
+
+    async def pause_name(self, keys: tuple[str, str], name: str, seconds: float | None) -> ControlState:
         """Pause a name; None: until resumed, 0: resume."""
-        return cast("ControlState", await self._control(key, "pause", f"p:{name}", str(_pause(seconds))))
+        return await self._control(keys, "pause", f"p:{name}", str(_pause(seconds)))
 
-    async def configure(self, key: str, field: str, value: str) -> ControlState:
+    async def configure(self, keys: tuple[str, str], field: str, value: str) -> ControlState:
         """Configure a name or key; '' for what it was built with."""
-        return cast("ControlState", await self._control(key, "configure", f"c:{field}", value))
+        return await self._control(keys, "configure", f"c:{field}", value)
 
     async def _control(
-        self, key: str, op: str, field: str = "", value: str = "", known: int = -1
-    ) -> ControlState | None:
-        entry = (1, key, op, field, value, self._channels, known)
-        version, *rest = await self._executor.call(ALL["control"], None, entry)
+        self, keys: tuple[str, str], op: str, field: str = "", value: str = "", known: int = -1
+    ) -> ControlState:
+        entry = (2, *keys, op, field, value, self._channels, known, self._client, self._alive)
+        version, alive, *rest = await self._executor.call(ALL["control"], None, entry)
         if int(version) == known:
-            return None
+            return ControlState(known, alive)
         texts = [text.decode(errors="surrogateescape") for text in rest]
         fields = dict(zip(texts[::2], texts[1::2], strict=True))
         pauses = {name[2:]: int(until) for name, until in fields.items() if name.startswith("p:")}
         changes = {name[2:]: text for name, text in fields.items() if name.startswith("c:")}
-        return ControlState(int(version), pauses, changes)
+        return ControlState(int(version), alive, pauses, changes)
 
 
 def allow_in_shadow(decision: Decision) -> Decision:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ratelimit_async._keys import KeyNames, Reconfigured
     from ratelimit_async._settings import Settings
     from ratelimit_async._tasks import Registry
+    from ratelimit_async._waiter import Waiter
 
 __all__ = ["Session"]
 
@@ -65,9 +66,9 @@ class Session:
         self.scripts = Scripts(
             self.executor, names.channels, self.client, settings.lease, driver_lease, settings.task_grace
         )
-        self.checks = Checks(self.scripts, lambda: self.replies_alive, emit)
-        self.requests = Requests(self.scripts, self.client, emit)
-        self.control = Control(self.scripts, names, catalog, self)
+        self.control = Control(self.scripts, names, catalog, self, settings.lease)
+        self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, emit)
+        self.checks = Checks(self.scripts, lambda: self.replies_alive, self.requests.outage, emit)
         self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval, emit)
         self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.task_grace)
         self.task_tickets = TaskTickets(self.task_scripts, emit, self._spawn)
@@ -76,6 +77,7 @@ class Session:
         )
         self.listener = Listener(source, names.channels, self.client, self, emit)
         self.executor.on_next = self.processor.schedule
+        self.executor.on_connected = self.on_connected
         self._durable = bool(registry)
         self._replicating: Caller | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -198,6 +200,11 @@ class Session:
         self._spawn(self._catch_up())
         self.worker.on_subscribed()
 
+    def on_connected(self) -> None:
+        """Leave to Redis again what was decided without it."""
+        self.control.on_outage_over()
+        self._spawn(self._recover(self.requests.on_outage_over()))
+
     def on_pauses(self) -> None:
         """Look at the queues: of what is paused no longer, too."""
         self._names.forget_denials()
@@ -222,6 +229,18 @@ class Session:
         await self._read_control()
         await self._sync()
 
+    async def _recover(self, waiters: list[Waiter]) -> None:
+        try:
+            # Those who waited in Redis before the outage go back to their places before newcomers.
+            await self._catch_up()
+        finally:
+            self.requests.resend(waiters)
+
+    async def _listen(self) -> None:
+        # Whether Redis is back is found out by one probe, the executor's.
+        await self.executor.passing()
+        await self.listener.run()
+
     async def _sync(self) -> None:
         with contextlib.suppress(RateLimitError):
             await self.requests.sync(scan=True)
@@ -242,7 +261,7 @@ class Session:
             return
         async with asyncio.TaskGroup() as self._group:
             self._start("executor", self.executor.run)
-            others = [self._start("listener", self.listener.run), self._start("timer", self._tick)]
+            others = [self._start("listener", self._listen), self._start("timer", self._tick)]
             if settings.processor:
                 others.append(self._start("processor", self.processor.run))
                 self.worker.open()
@@ -307,6 +326,8 @@ class Session:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(settings.shutdown_timeout):
                 await self.running.idle.wait()
+        # Tickets that were told of the end get to raise that, where nothing ran that had to be waited for.
+        await asyncio.sleep(0)
         for task in self.tickets:
             task.cancel()
         if self.tickets:
@@ -317,6 +338,7 @@ class Session:
             async with asyncio.timeout(settings.command_timeout):
                 await self.requests.drain()
                 await self.processor.resign()
+                await self.control.leave()
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:

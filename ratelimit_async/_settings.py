@@ -39,7 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     poll_interval: float = 1.0
     lease: float = 5.0
     connect_timeout: float = 5.0
-    command_timeout: float = 5.0
+    # A hung server is noticed after so long: within two seconds.
+    command_timeout: float = 1.5
     shutdown_timeout: float = 10.0
     task_slots: int = 100
     task_grace: float = 30.0

@@ -23,7 +23,9 @@ __all__ = [
     "WaitingRequest",
 ]
 
-Reason: TypeAlias = Literal["ok", "limit", "queue", "paused"]
+Reason: TypeAlias = Literal["ok", "limit", "queue", "paused", "outage"]
+BreakerState: TypeAlias = Literal["closed", "open", "half-open"]
+Decider: TypeAlias = Literal["redis", "denied_cache", "local", "outage"]
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,14 +33,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         allowed: Whether the call may go ahead.
-        reason: `"ok"`; `"limit"`: a limit is used up; `"queue"`: others wait for this key; `"paused"`.
+        reason: `"ok"`; `"limit"`: a limit is used up; `"queue"`: others wait for this key; `"paused"`;
+            `"outage"`: Redis is away and the configuration denies all then.
         limit: The limit that binds: the one that denies for longest, or, when allowed, the one nearest to its end.
         remaining: What is left of that limit, in its unit.
         retry_after: Seconds until the same call can pass, if nobody else comes; 0 when allowed, None when not known.
             Where running calls are in the way: until their leases end, if nobody renews them; one that ends frees it
             earlier.
         reset_after: Seconds until that limit is unused again, by the same measure.
-        source: Who decided: `"redis"`, or `"denied_cache"`: this process, which was denied before.
+        source: Who decided: `"redis"`; `"denied_cache"`: this process, which was denied before; in an outage `"local"`:
+            this process, by its share of the limits, which the numbers here are of; or `"outage"`: nobody, by
+            configuration, and `remaining` is 0 because it is not known.
         shadow: True where the call was only allowed because its configuration does not enforce; `reason` says why it
             would not have been.
     """
@@ -49,7 +54,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     remaining: int
     retry_after: float | None
     reset_after: float
-    source: Literal["redis", "denied_cache"] = "redis"
+    source: Decider = "redis"
     shadow: bool = False
 
     def raise_if_denied(self) -> None:
@@ -164,6 +169,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         replies: Whether the reply channel is subscribed.
         processor: Whether the processor runs; None where it is switched off.
         keys: Limit keys, each a name and subject, that this process has in use or used lately.
+        breaker: `"closed"`: calls go to Redis; `"open"`: they are answered without it; `"half-open"`: one probe looks
+            whether it is back.
+        processes: Limiters of this prefix that were last seen alive, this one included.
         scripts: The scripts' SHA1 digests by name.
         error: What went wrong, "" if nothing.
     """
@@ -175,5 +183,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     replies: bool
     processor: bool | None
     keys: int
+    breaker: BreakerState
+    processes: int
     scripts: dict[str, str]
     error: str

@@ -28,6 +28,11 @@ class Holding(Protocol):
         """Its key, its number and its costs."""
         ...
 
+    @property
+    def costs(self) -> Mapping[str, int]:
+        """Its costs by unit."""
+        ...
+
 
 class Holds:
     """Grants that count while their calls run; one that nobody holds any more is not renewed."""
@@ -44,6 +49,15 @@ class Holds:
     def discard(self, grant: Holding) -> None:
         """Renew it no longer."""
         self._grants.discard(grant)
+
+    def running(self, key: Key) -> Mapping[str, int]:
+        """Add up what is held of a key, by unit."""
+        total: dict[str, int] = {}
+        for grant in self._grants:
+            if grant.holding[0] is key:
+                for unit, cost in grant.costs.items():
+                    total[unit] = total.get(unit, 0) + cost
+        return total
 
     async def renew(self) -> None:
         """Renew the leases of all."""
@@ -76,6 +90,7 @@ class Waiter:
         "state",
         "text",
         "timeout",
+        "tried",
         "turn",
         "turns",
     )
@@ -112,6 +127,8 @@ class Waiter:
         self.granted: asyncio.Future[Charged] = loop.create_future()
         self.placed: asyncio.Future[None] = loop.create_future()
         self.state = "sent"
+        # Whether it may have reached Redis.
+        self.tried = False
         self.position = 0
         self.estimate = 0.0
         self.abandoned = False

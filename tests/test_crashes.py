@@ -135,7 +135,7 @@ async def test_a_request_that_comes_again_is_charged_again_though_its_first_turn
 
 
 async def test_a_hit_whose_reply_was_lost_is_not_sent_again(proxy: Proxy) -> None:
-    async with RateLimiter(proxy.url, limits={"a": MANY}) as limiter:
+    async with RateLimiter(proxy.url, limits={"a": RateLimitConfig(MANY, on_outage="raise")}) as limiter:
         proxy.swallow(ALL["admit"].sha)
         with pytest.raises(RedisUnavailable, match="connection lost before the reply"):
             await limiter.hit("a")
@@ -415,7 +415,8 @@ async def test_what_is_settled_or_refunded_at_the_memory_limit_is_given_back(own
 
 
 async def test_no_more_connections_is_an_outage_with_a_name_and_an_end(own_server: RedisServer) -> None:
-    async with RateLimiter(own_server.url, limits={"a": MANY}, command_timeout=0.4, connect_timeout=0.4) as limiter:
+    limits = {"a": RateLimitConfig(MANY, on_outage="raise")}
+    async with RateLimiter(own_server.url, limits=limits, command_timeout=0.4, connect_timeout=0.4) as limiter:
         await limiter.hit("a")
         own_server.call("CONFIG", "SET", "maxclients", "1")
         with pytest.raises(RedisUnavailable):

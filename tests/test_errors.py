@@ -39,6 +39,7 @@ ERRORS = [
     (RequestCancelled("shutdown"), "cancelled: shutdown"),
     (UnknownRequest("a::b.1"), "no request 'a::b.1' waits here"),
     (RedisUnavailable("localhost:1", "refused"), "Redis at localhost:1: refused"),
+    (RedisUnavailable("localhost:1", "gone", outage=True), "Redis at localhost:1: gone"),
     (NotStarted(), "async with limiter"),
     (WrongEventLoop(), "another event loop"),
 ]

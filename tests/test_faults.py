@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real_redis
 LIMITS = {"a": "20 per 0.2 seconds", "full": "1/minute", "slow": "1 per 3 seconds"}
+RAISING = {"limits": "100/minute", "on_outage": "raise"}
 
 
 async def test_an_idle_connection_that_was_killed_is_not_noticed_by_callers(own_server: RedisServer) -> None:
@@ -53,7 +54,7 @@ async def test_requests_wait_through_a_restart_of_redis(own_server: RedisServer)
 
 
 async def test_a_redis_that_is_gone_is_named_and_found_again(own_server: RedisServer) -> None:
-    async with RateLimiter(own_server.url, command_timeout=0.3, connect_timeout=0.3) as limiter:
+    async with RateLimiter(own_server.url, default=RAISING, command_timeout=0.3, connect_timeout=0.3) as limiter:
         own_server.kill()
         with pytest.raises(RedisUnavailable, match=str(own_server.port)):
             await limiter.hit("a")
@@ -63,7 +64,7 @@ async def test_a_redis_that_is_gone_is_named_and_found_again(own_server: RedisSe
 
 
 async def test_a_redis_that_hangs_is_noticed(own_server: RedisServer) -> None:
-    async with RateLimiter(own_server.url, command_timeout=0.3, connect_timeout=0.3) as limiter:
+    async with RateLimiter(own_server.url, default=RAISING, command_timeout=0.3, connect_timeout=0.3) as limiter:
         own_server.suspend()
         with pytest.raises(RedisUnavailable):
             await limiter.hit("a")

@@ -17,10 +17,12 @@ PACKAGE = Path(ratelimit_async.__file__).parent
 FLOORS = [
     {"_errors", "_limits", "_config", "_options", "_values", "_events", "_headers", "_catalog", "_upstream"}
     | {"_functions"},
-    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_executor", "_urls", "_credentials", "_tasks"},
+    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_breaker", "_executor", "_urls", "_credentials"}
+    | {"_tasks"},
     {"_sentinel", "_cluster", "_router"},
     {"_deployment", "_scripts", "_task_scripts"},
-    {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_task_tickets", "_startup"},
+    {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_task_tickets", "_startup", "_outage"}
+    | {"_local_queue"},
     {"_processor", "_worker"},
     {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_durable", "_limiter"},
     {"_cli", "_demo", "_demo_view", "_work", "__main__"},

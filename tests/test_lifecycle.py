@@ -176,7 +176,7 @@ async def test_prefixes_keep_limiters_apart(url: str) -> None:
             assert (await one.hit("a")).allowed
             assert (await two.hit("a")).allowed
         async with client_of(url) as client:
-            assert len([key async for key in client.scan_iter()]) == 2
+            assert len([key async for key in client.scan_iter("*:sw:*")]) == 2
 
 
 async def test_memory_without_a_name_is_private() -> None:
