@@ -76,3 +76,13 @@ def bench(session: nox.Session) -> None:
     _need_redis(session)
     session.install(".[test]")
     session.run("python", "-m", "bench", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Break things for long, and count; then the storms of cancellations."""
+    _need_redis(session)
+    session.install(".[test]")
+    session.run("python", "-m", "bench.faults", *session.posargs)
+    if not session.posargs:
+        session.run("python", "-m", "bench.storms")

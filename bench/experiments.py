@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
 import random
 import signal
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.fleet import KINDS, PATIENCE, Fleet, Journal
+from bench.fleet import KINDS, PATIENCE, Fleet, Journal, register_task
 from ratelimit_async import QueueConfig, RateLimitConfig, RateLimiter
 from ratelimit_async._demo import most_in_any_window
+from tests import worker_app
 from tests.proxy import Proxy
-from tests.servers import RedisServer
+from tests.servers import RedisServer, die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from ratelimit_async import Ticket
 
 AMOUNT, PERIOD = 20, 0.2
 # The second limit never binds: it counts all charges.
@@ -90,20 +96,24 @@ async def breaking(act: Callable[[], object], shortest: float, longest: float) -
 @contextlib.asynccontextmanager
 async def limiters(url: str, count: int, **settings: float) -> AsyncIterator[list[RateLimiter]]:
     async with contextlib.AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(RateLimiter(url, limits=ROOMY, hooks=[], **{**SHORT, **settings}))  # type: ignore[arg-type]
-            for _ in range(count)
-        ]
+        those = [RateLimiter(url, limits=ROOMY, hooks=[], **{**SHORT, **settings}) for _ in range(count)]  # type: ignore[arg-type]
+        for limiter in those:
+            register_task(limiter)
+            await stack.enter_async_context(limiter)
+        yield those
 
 
-async def load(those: list[RateLimiter], requests: int, kind: str, journal: Journal) -> None:
-    """Request so many turns at once, of all limiters in turn, and wait for their ends."""
-    tasks = [
-        asyncio.create_task(journal.follow(n, KINDS[kind](those[n % len(those)], "load", n, journal.run)))
-        for n in range(requests)
-    ]
+async def load(those: list[RateLimiter], requests: int, kind: str, journal: Journal, *, at_once: bool = False) -> None:
+    """Request so many turns, twice as fast as they are granted or all at once; wait for their ends."""
+    takes = requests * PERIOD / AMOUNT
+
+    async def arrive(n: int, delay: float) -> None:
+        await asyncio.sleep(delay)
+        await journal.follow(n, KINDS[kind](those[n % len(those)], "load", n, journal.run))
+
+    tasks = [asyncio.create_task(arrive(n, 0.0 if at_once else random.uniform(0, takes / 2))) for n in range(requests)]
     # Those without an end after this are the lost ones.
-    await asyncio.wait(tasks, timeout=PATIENCE + requests * PERIOD / AMOUNT)
+    await asyncio.wait(tasks, timeout=PATIENCE + takes)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -162,8 +172,10 @@ async def _hung(rounds: int, kind: str, seconds: float, *, through_proxy: bool) 
     journal, worst = Journal(), 0.0
     with RedisServer() as server:
         async with Proxy(server.port) as proxy, limiters(proxy.url, 2, command_timeout=1.0) as those:
-            # Enough that somebody waits until the last round is over.
-            loading = asyncio.create_task(load(those, int((rounds + 1) * AMOUNT / PERIOD), kind, journal))
+            # Enough that somebody waits until the last round is over. All of them wait before the first: who comes
+            # while Redis does not answer is refused, and that is another promise.
+            requests = int((rounds + 1) * AMOUNT / PERIOD)
+            loading = asyncio.create_task(load(those, requests, kind, journal, at_once=True))
             for _ in range(rounds):
                 await asyncio.sleep(0.5)
                 if through_proxy:
@@ -218,7 +230,7 @@ async def waiters_killed(rounds: int = 5, kind: str = "acquire") -> Outcome:
 async def _processes_killed(rounds: int, kind: str, *, drivers_only: bool) -> Outcome:
     worst = 0.0
     with RedisServer() as server:
-        async with Fleet(server.url, LIMITS, kind=kind, **SHORT) as fleet:
+        async with Fleet(server.url, LIMITS, kind=kind, pause=2 * PERIOD, **SHORT) as fleet:
             await asyncio.gather(*(fleet.add() for _ in range(3)))
             for _ in range(rounds):
                 # Another process is there before one goes, and the load with it.
@@ -248,7 +260,7 @@ async def processes_stopped(rounds: int = 3, kind: str = "acquire") -> Outcome:
     """A process SIGSTOPped for longer than its lease, and back; recovery: until others are granted something."""
     worst = 0.0
     with RedisServer() as server:
-        async with Fleet(server.url, LIMITS, kind=kind, **SHORT) as fleet:
+        async with Fleet(server.url, LIMITS, kind=kind, pause=2 * PERIOD, **SHORT) as fleet:
             await asyncio.gather(*(fleet.add() for _ in range(3)))
             for _ in range(rounds):
                 await asyncio.sleep(random.uniform(0.05, 0.2))
@@ -266,7 +278,7 @@ async def flushed(rounds: int = 3, kind: str = "acquire") -> Outcome:
     """FLUSHALL under the live waiters of several processes; recovery: until somebody is granted something."""
     worst = 0.0
     with RedisServer() as server:
-        async with Fleet(server.url, LIMITS, kind=kind, **SHORT) as fleet:
+        async with Fleet(server.url, LIMITS, kind=kind, pause=2 * PERIOD, **SHORT) as fleet:
             await asyncio.gather(*(fleet.add() for _ in range(3)))
             for _ in range(rounds):
                 await asyncio.sleep(random.uniform(0.3, 0.5))
@@ -275,3 +287,62 @@ async def flushed(rounds: int = 3, kind: str = "acquire") -> Outcome:
                 worst = max(worst, await _next_run(fleet.journal, at))
             lost = await fleet.finish()
             return Outcome.of(fleet.journal, faults=rounds, recovery=worst, lost=lost)
+
+
+async def workers_killed(rounds: int = 5) -> Outcome:
+    """The process that runs durable tasks SIGKILLed again and again; run twice is allowed, lost is not."""
+    requests, gaps = rounds * 20, [0.0]
+    with RedisServer() as server:
+        limiter = RateLimiter(server.url, limits={"a": "1000/second"}, hooks=[], processor=False)
+        slow = limiter.task("slow", max_attempts=1000)(worker_app.slow.fn)
+        ended: list[float] = []
+
+        async def end(ticket: Ticket[str]) -> None:
+            await ticket
+            ended.append(time.monotonic())
+
+        async with limiter:
+            tickets = [await limiter.submit("a", slow, 0.02) for _ in range(requests)]
+            ends = [asyncio.create_task(end(ticket)) for ticket in tickets]
+            for round_ in range(rounds + 1):
+                async with worker_process(server.url) as process:
+                    if round_ < rounds:
+                        await _runs_something(server, process, ends)
+                        process.kill()
+                    else:
+                        await asyncio.wait(ends, timeout=PATIENCE)
+            for task in ends:
+                task.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+        gaps += [after - before for before, after in itertools.pairwise(ended)]
+        runs = sum(1 for line in server.call("LRANGE", "noted", 0, -1) if line.startswith("begun"))
+    return Outcome(requests, rounds, requests - len(ended), runs - requests, 0, max(gaps))
+
+
+async def _runs_something(
+    server: RedisServer, process: asyncio.subprocess.Process, ends: list[asyncio.Task[None]]
+) -> None:
+    """Wait until a worker has begun a task, or all have ended."""
+    before = server.call("LLEN", "noted")
+    assert process.returncode is None
+    async with asyncio.timeout(PATIENCE):
+        while server.call("LLEN", "noted") == before and not all(map(asyncio.Task.done, ends)):
+            await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def worker_process(url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `ratelimit-async worker` on the tests' application."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ratelimit_async", "worker", "tests.worker_app:limiter"),
+        env={**os.environ, "TEST_URL": url, "TEST_LEASE": str(SHORT["lease"]), "TEST_SLOTS": "5"},
+        cwd=Path(__file__).parent.parent,
+        stderr=asyncio.subprocess.DEVNULL,
+        preexec_fn=die_with_parent,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

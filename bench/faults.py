@@ -33,6 +33,7 @@ EXPERIMENTS: dict[str, Callable[..., Coroutine[Any, Any, Outcome]]] = {
         experiments.waiters_killed,
         experiments.processes_stopped,
         experiments.flushed,
+        experiments.workers_killed,
     )
 }
 
@@ -61,7 +62,8 @@ def main() -> None:
         counted = "requests" if "requests" in inspect.signature(function).parameters else "rounds"
         many = arguments.rounds * (REQUESTS_PER_ROUND if counted == "requests" else 1)
         started = time.monotonic()
-        outcome = asyncio.run(function(**{counted: many, "kind": arguments.kind}))
+        kind = {"kind": arguments.kind} if "kind" in inspect.signature(function).parameters else {}
+        outcome = asyncio.run(function(**{counted: many}, **kind))
         print(
             f"  {name:20} {outcome.requests:8}  {outcome.faults:6}  {outcome.lost:4}  {outcome.duplicated:6}   "
             f"{outcome.over_admitted:8}   {outcome.overcharged:7}   {outcome.recovery:9.2f}   "

@@ -6,17 +6,21 @@ import asyncio
 import itertools
 import json
 import os
+import random
 import signal
 import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakKeyDictionary
 
 from ratelimit_async import RateLimiter
 from tests.servers import die_with_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from ratelimit_async import Task
 
     # What is called at its turn: with its number, and when it was charged, seconds since the epoch, if that is told.
     Run = Callable[[int, float | None], Awaitable[None]]
@@ -47,8 +51,30 @@ async def _call(n: int, run: Run) -> None:
     await run(n, None)
 
 
-# Other kinds of requests are put in here, and take part in every experiment.
-KINDS: dict[str, Kind] = {"acquire": by_acquire, "request": by_request, "submit": by_submit}
+async def by_task(limiter: RateLimiter, name: str, n: int, run: Run) -> None:
+    """Request a durable task; it is run by any limiter of this process that `register_task` was called with."""
+    _RUNS[n] = run
+    try:
+        await limiter.request(name, _TASKS[limiter], n)
+    finally:
+        del _RUNS[n]
+
+
+_RUNS: dict[int, Run] = {}
+_TASKS: WeakKeyDictionary[RateLimiter, Task[[int], Coroutine[Any, Any, None]]] = WeakKeyDictionary()
+
+
+def register_task(limiter: RateLimiter) -> None:
+    """Let a limiter take part in `by_task`."""
+
+    @limiter.task("run", max_attempts=1000)
+    async def run(n: int) -> None:
+        await _RUNS[n](n, None)
+
+    _TASKS[limiter] = run
+
+
+KINDS: dict[str, Kind] = {"acquire": by_acquire, "request": by_request, "submit": by_submit, "task": by_task}
 
 
 class Journal:
@@ -214,9 +240,12 @@ async def work(
     turns: int = 0,
     kind: str = "acquire",
     seconds: float = 0.0,
+    pause: float = 0.0,
     **settings: Any,
 ) -> None:
-    """Be a worker: each caller requests turns until SIGTERM, or so many in all; `seconds` each one runs.
+    """Be a worker: each caller requests turns until SIGTERM, or so many in all.
+
+    `seconds` each one runs, and up to `pause` seconds pass before a caller comes again.
 
     Tells, line by line: 'ready client', 'ran n stamp time' for each run, 'end submitted ended'.
     """
@@ -239,6 +268,7 @@ async def work(
             n, submitted = submitted, submitted + 1
             await KINDS[kind](limiter, name, n, run)
             ended += 1
+            await asyncio.sleep(random.uniform(0, pause))
 
     async with RateLimiter(url, limits=limits, hooks=[], **settings) as limiter:
         assert limiter._session is not None

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import TYPE_CHECKING, Any, Protocol, cast
-from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -29,7 +28,9 @@ from redis.exceptions import (
 )
 from redis.maint_notifications import MaintNotificationsConfig
 
+from ratelimit_async._credentials import Credentials
 from ratelimit_async._errors import ConfigurationError, RedisUnavailable
+from ratelimit_async._urls import hidden, read_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,6 +44,7 @@ __all__ = [
     "Source",
     "Wire",
     "embedded_server",
+    "hang_up",
     "source_of",
 ]
 
@@ -88,6 +90,11 @@ class Source:
         self._make = make
         self._connect_timeout = connect_timeout
 
+    @property
+    def embedded(self) -> bool:
+        """Whether it is the embedded server of this process."""
+        return self.address.startswith("memory://")
+
     async def open(self) -> Wire:
         """Give a connected connection, or raise RedisUnavailable within the connect timeout."""
         wire = self._make()
@@ -95,17 +102,17 @@ class Source:
             async with asyncio.timeout(self._connect_timeout):
                 await wire.connect()
         except BaseException as error:
-            await wire.disconnect(nowait=True)
+            await hang_up(wire)
             if isinstance(error, FAILURES):
-                raise self.failure(error) from error
+                raise self.failure(error, f"no connection within {self._connect_timeout} s") from error
             raise
         return wire
 
-    def failure(self, error: BaseException | str) -> RedisUnavailable:
-        """Translate an error of redis-py or of the operating system."""
+    def failure(self, error: BaseException | str, otherwise: str = "") -> RedisUnavailable:
+        """Translate an error of redis-py or of the operating system; `otherwise` stands for one without a text."""
         if isinstance(error, RedisUnavailable):
             return error
-        text = str(error) or type(error).__name__
+        text = str(error) or otherwise or type(error).__name__
         return RedisUnavailable(self.address, text, outage=is_outage(error))
 
 
@@ -116,6 +123,14 @@ def is_outage(error: BaseException | str) -> bool:
     if isinstance(error, _REFUSALS):
         return False
     return isinstance(error, _GONE)
+
+
+async def hang_up(wire: Wire) -> None:
+    """Close a connection now; TLS would go on taking its leave, for longer than the loop may run."""
+    writer: object = getattr(wire, "_writer", None)
+    await wire.disconnect(nowait=True)
+    if isinstance(writer, asyncio.StreamWriter):
+        writer.transport.abort()
 
 
 def embedded_server(name: str) -> Any:
@@ -133,39 +148,31 @@ def embedded_server(name: str) -> Any:
     return server
 
 
-def source_of(url: object, client: Redis | None, connect_timeout: float) -> Source:
+def source_of(
+    url: object,
+    client: Redis | None,
+    connect_timeout: float,
+    credentials: CredentialProvider | None = None,
+) -> Source:
     """Choose where connections come from; touches neither loop nor network."""
+    if credentials is not None and not isinstance(credentials, CredentialProvider):
+        raise ConfigurationError("credential_provider", type(credentials), "must be a CredentialProvider of redis-py")
     if client is not None:
         pool = client.connection_pool
-        return _source(
-            _address(pool.connection_kwargs),
-            pool.connection_class,
-            pool.connection_kwargs,
-            connect_timeout,
-        )
+        options: dict[str, Any] = pool.connection_kwargs
+        return _source(_address(options), pool.connection_class, options, connect_timeout, credentials)
     if not isinstance(url, str) or not url:
-        raise ConfigurationError("url", url, f"must be a text that starts with one of {_SCHEMES}")
+        # Whatever it is, it may hold a password.
+        raise ConfigurationError("url", type(url), f"must be a text that starts with one of {_SCHEMES}")
     scheme, found, rest = url.partition("://")
     if scheme in _LATER:
-        raise ConfigurationError("url", _hidden(url), f"{scheme}:// is not available in this version")
+        raise ConfigurationError("url", hidden(url), f"{scheme}:// is not available in this version")
     if not found or f"{scheme}://" not in _SCHEMES:
-        raise ConfigurationError("url", _hidden(url), f"must start with one of {_SCHEMES}")
+        raise ConfigurationError("url", hidden(url), f"must start with one of {_SCHEMES}")
     if scheme == "memory":
         return _embedded_source(rest, connect_timeout)
-    try:
-        options = cast("dict[str, Any]", dict(parse_url(url)))
-        _ = urlsplit(url).port
-    except ValueError as error:
-        raise ConfigurationError("url", _hidden(url), f"cannot be read: {error}") from None
-    if scheme != "unix" and not options.get("host"):
-        raise ConfigurationError("url", _hidden(url), "names no host")
-    if scheme == "unix" and not options.get("path"):
-        raise ConfigurationError("url", _hidden(url), "names no socket")
-    path = urlsplit(url).path.strip("/")
-    if scheme != "unix" and path and not path.isdecimal():
-        raise ConfigurationError("url", _hidden(url), "the path must be a database's number")
-    connection_class = options.pop("connection_class", Connection)
-    return _source(_address(options), connection_class, options, connect_timeout)
+    connection_class, options = read_url(url)
+    return _source(_address(options), connection_class, options, connect_timeout, credentials)
 
 
 def _embedded_source(name: str, connect_timeout: float) -> Source:
@@ -181,17 +188,25 @@ def _source(
     connection_class: Callable[..., Any],
     options: dict[str, Any],
     connect_timeout: float,
+    credentials: CredentialProvider | None = None,
 ) -> Source:
     options = {k: v for k, v in options.items() if not k.startswith(("maint_", "orig_"))}
+    credentials = credentials or options.get("credential_provider")
+    if credentials is not None:
+        if options.get("username") or options.get("password"):
+            raise ConfigurationError("credential_provider", type(credentials), "goes without a user and password")
+        options["credential_provider"] = Credentials(credentials)
     # RESP2: pushes and maintenance notifications would arrive between the replies that are counted off here.
     # No socket timeout: redis-py enforces it with wait_for, which swallows cancellations on Python 3.11.
     # No retries: what may be sent twice is decided per call, in the executor.
+    # No driver_info: it takes a permission that Redis 7.0 does not even know.
     options |= {
         "protocol": 2,
         "socket_timeout": None,
         "socket_connect_timeout": connect_timeout,
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": 0,
+        "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     return Source(address, lambda: cast("Wire", connection_class(**options)), connect_timeout)
@@ -201,10 +216,3 @@ def _address(options: dict[str, Any]) -> str:
     if "path" in options:
         return f"unix://{options['path']}"
     return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-
-
-def _hidden(url: str) -> str:
-    """Hide a password: errors are logged."""
-    scheme, found, rest = url.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    return f"{scheme}{found}***@{host}" if at and credentials else url

@@ -29,6 +29,8 @@ __all__ = [
     "Granted",
     "Hook",
     "Lost",
+    "ManyKeys",
+    "Misconfigured",
     "Paused",
     "Queued",
     "Refunded",
@@ -184,7 +186,7 @@ class Defaulted(KeyEvent, frozen=True, kw_only=True):
 
 
 class Failed(Event, frozen=True, kw_only=True):
-    """The function of a ticket raised, or a configuration of another process cannot be read; `what` names it."""
+    """A ticket's function raised, another process' configuration cannot be read, or Redis refuses `what` else."""
 
     what: str
     error: str
@@ -234,6 +236,23 @@ class Restarted(Event, frozen=True, kw_only=True):
     after: float
 
 
+class Misconfigured(Event, frozen=True, kw_only=True):
+    """Redis is not set up for what this limiter promises: a setting of its, what it is, should be, and what to do."""
+
+    what: str
+    found: str
+    expected: str
+    advice: str
+
+
+class ManyKeys(Event, frozen=True, kw_only=True):
+    """This process uses so many keys at once, told of once; `name` has the most of them, `subjects`."""
+
+    keys: int
+    name: str
+    subjects: int
+
+
 Hook: TypeAlias = Callable[[Event], object]
 Emit: TypeAlias = Callable[[Event], None]
 
@@ -246,6 +265,8 @@ _LEVELS: dict[type[Event], int] = {
     Lost: logging.WARNING,
     Failed: logging.WARNING,
     Rejected: logging.WARNING,
+    Misconfigured: logging.WARNING,
+    ManyKeys: logging.WARNING,
     Connected: logging.INFO,
     BreakerClosed: logging.INFO,
     Paused: logging.INFO,

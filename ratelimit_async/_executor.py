@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from ratelimit_async._breaker import Breaker
-from ratelimit_async._connection import FAILURES, NoScriptError, ResponseError
+from ratelimit_async._connection import FAILURES, NoScriptError, ResponseError, hang_up
 from ratelimit_async._errors import RateLimitError, RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
 
@@ -200,7 +200,7 @@ class Executor:
         try:
             await self._load(wire)
         except BaseException as error:
-            await wire.disconnect(nowait=True)
+            await hang_up(wire)
             if isinstance(error, FAILURES):
                 raise self._source.failure(error) from error
             raise
@@ -310,10 +310,12 @@ class Executor:
 
     async def _load(self, wire: Wire) -> None:
         """Load all scripts; nothing else is on the wire meanwhile."""
-        packed = [part for script in self._scripts for part in wire.pack_command("SCRIPT", "LOAD", script.source)]
+        # Where a password is missing, a PING is told so; an unauthenticated script is cut off for its length.
+        packed = wire.pack_command("PING")
+        packed += [part for script in self._scripts for part in wire.pack_command("SCRIPT", "LOAD", script.source)]
         async with asyncio.timeout(self._timeout):
             await wire.send_packed_command(packed, check_health=False)
-            for _ in self._scripts:
+            for _ in range(1 + len(self._scripts)):
                 await wire.read_response(disable_decoding=True)
 
     def _refuse(self, calls: list[Call], error: RedisUnavailable) -> None:
@@ -363,7 +365,7 @@ class Executor:
     async def _drop_wire(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
-            await wire.disconnect(nowait=True)
+            await hang_up(wire)
 
     def _disconnected(self, error: BaseException, *, connected: bool) -> None:
         failure = self._source.failure(error)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote
 from weakref import WeakValueDictionary
 
 from ratelimit_async._errors import ConfigurationError
+from ratelimit_async._events import ManyKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ratelimit_async._config import RateLimitConfig
+    from ratelimit_async._events import Emit
     from ratelimit_async._limits import Limit
     from ratelimit_async._values import Decision
 
@@ -92,7 +95,7 @@ class Key:
         base, queue, header = self._base, config.waits, list[bytes | str | int]()
         self.config = config
         self.forget_denial()
-        names = [f"{base}{part}" for part in (*"dcrlhpw", f"a{self._client}")]
+        names = [f"{base}{part}" for part in (*"dcrlhpw", f"a:{self._client}")]
         names += [f"{base}q{level}" for level in range(queue.priorities)]
         for limit, slot in zip(config.parsed, config.slots, strict=True):
             kind = _KINDS[limit.algorithm]
@@ -149,13 +152,15 @@ def _numbers(limit: Limit) -> tuple[int, int, int]:
 class KeyNames:
     """Makes and keeps the keys of one prefix."""
 
-    def __init__(self, prefix: str, find: Callable[[str, str | None], RateLimitConfig]) -> None:
+    def __init__(self, prefix: str, find: Callable[[str, str | None], RateLimitConfig], emit: Emit) -> None:
         """Start with no keys and nothing paused; `find` gives the configuration of a name and subject."""
         self.prefix = prefix
         self._client = ""
         # Until when names are paused, us by Redis' clock; -1 without end.
         self.pauses: dict[str, int] = {}
         self._find = find
+        self._emit = emit
+        self._told_of_many = False
         self._recent: dict[tuple[str, str | None], Key] = {}
         self._alive: WeakValueDictionary[tuple[str, str | None], Key] = WeakValueDictionary()
         self.channels = f"{_escape(prefix)}:reply:"
@@ -179,9 +184,23 @@ class KeyNames:
         if key is None:
             key = self._alive[name, by] = Key(self.prefix, name, by, self._find(name, by), self.pauses, self._client)
         if len(self._recent) >= _MOST_KEYS:
+            self._tell_of_many()
             del self._recent[next(iter(self._recent))]
         self._recent[name, by] = key
         return key
+
+    @property
+    def known(self) -> int:
+        """How many keys there are in this process."""
+        return len(self._alive)
+
+    def _tell_of_many(self) -> None:
+        """Say once, and whose they are: as a rule, somebody makes up subjects."""
+        if self._told_of_many:
+            return
+        self._told_of_many = True
+        (name, subjects), *_ = Counter(name for name, _ in self._recent).most_common(1)
+        self._emit(ManyKeys(keys=len(self._recent), name=name, subjects=subjects))
 
     def reconfigure(self) -> list[Reconfigured]:
         """Find every key's configuration again; gives the keys whose has changed."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from redis.asyncio import Redis
+    from redis.credentials import CredentialProvider
 
     from ratelimit_async._config import Cost, RateLimitConfig
     from ratelimit_async._events import Hook
@@ -44,6 +45,7 @@ class Lifecycle:
         limits: Mapping[str, object] | None = None,
         default: object = "100/minute",
         client: Redis | None = None,
+        credential_provider: CredentialProvider | None = None,
         hooks: Iterable[Hook] = (log_event,),
         **settings: Unpack[SettingsArguments],
     ) -> None:
@@ -56,6 +58,7 @@ class Lifecycle:
                 mappings, or `RateLimitConfig`s. Names may be patterns such as `"tenant:*"`.
             default: The same for names that `limits` does not have; None makes such a name an error.
             client: A `redis.asyncio` client whose server is used in place of `url`; it stays the caller's.
+            credential_provider: One of redis-py's, for passwords or tokens that change; every connection asks it anew.
             hooks: Called with every event; the default logs them with structlog.
             **settings: `prefix` of all keys (`"rl"`); `processor` (True: grants for others too, and runs tasks);
                 `batch_size` (most grants per script call, 100); `task_slots` (most durable tasks that this process runs
@@ -69,14 +72,15 @@ class Lifecycle:
         """
         unknown = sorted(settings.keys() - set(Settings.__struct_fields__))
         if unknown:
-            raise ConfigurationError(unknown[0], settings.get(unknown[0]), "is not a setting of RateLimiter")
+            # What it is nobody knows: it may be a secret.
+            raise ConfigurationError(unknown[0], "***", "is not a setting of RateLimiter")
         self._settings = Settings(**settings)
         self._catalog = Catalog(limits, default)
         self._defaulted: set[str] = set()
-        self._source = source_of(url, client, self._settings.connect_timeout)
-        self._names = KeyNames(self._settings.prefix, self._find)
+        self._source = source_of(url, client, self._settings.connect_timeout, credential_provider)
         self._events = Events(tuple(hooks))
         self._registry = Registry()
+        self._names = KeyNames(self._settings.prefix, self._find, self._events.emit)
         self._session: Session | None = None
 
     def __repr__(self) -> str:

@@ -47,7 +47,9 @@ def load_toml(path: object) -> dict[str, Any]:
         raise _wrong("config", path, f"cannot be read: {problem}") from None
     for key, value in table.items():
         if key not in _KEYS:
-            raise _wrong(key, value, f"is not a key of RateLimiter, in {str(path)!r}")
+            # What it is nobody knows: a text may be a secret.
+            shown = "***" if isinstance(value, str) else value
+            raise _wrong(key, shown, f"is not a key of RateLimiter, in {str(path)!r}")
     if not isinstance(table.get("limits", {}), dict):
         raise _wrong("limits", table["limits"], f"must be a table of names, in {str(path)!r}")
     # TOML has no null.

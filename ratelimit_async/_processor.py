@@ -9,8 +9,10 @@ import itertools
 from typing import TYPE_CHECKING
 
 from ratelimit_async._errors import RedisUnavailable
+from ratelimit_async._events import Failed
 
 if TYPE_CHECKING:
+    from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
     from ratelimit_async._scripts import Scripts
 
@@ -20,7 +22,7 @@ __all__ = ["Processor"]
 class Processor:
     """Sleeps until the next grant is possible or somebody wakes it, then grants."""
 
-    def __init__(self, scripts: Scripts, batch_size: int, poll_interval: float) -> None:
+    def __init__(self, scripts: Scripts, batch_size: int, poll_interval: float, emit: Emit) -> None:
         """Drive nothing yet; poll_interval in seconds."""
         self.runs = 0
         self.grants = 0
@@ -28,6 +30,7 @@ class Processor:
         self.alive = False
         self._scripts = scripts
         self._batch_size = batch_size
+        self._emit = emit
         self._poll_interval = poll_interval
         self._due: dict[bytes, tuple[float, Key]] = {}
         self._heap: list[tuple[float, int, bytes]] = []
@@ -97,6 +100,10 @@ class Processor:
                 self.schedule(key, self._poll_interval)
             else:
                 self.grants += granted or 0
-        for granted in results:
-            if isinstance(granted, BaseException) and not isinstance(granted, RedisUnavailable):
-                raise granted
+        failures = [granted for granted in results if isinstance(granted, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, RedisUnavailable):
+                raise failure
+        if failures:
+            # Those who wait would otherwise never learn why; of many keys, one is enough.
+            self._emit(Failed(what="grants", error=str(failures[0])))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from ratelimit_async._connection import FAILURES
+from ratelimit_async._connection import FAILURES, hang_up
+from ratelimit_async._errors import RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Listener:
     def __init__(self, source: Source, channels: str, client: str, replies: Replies, emit: Emit) -> None:
         """Listen for one client."""
         self.subscribed = asyncio.Event()
+        # Why it is not subscribed, "" where nothing went wrong.
+        self.problem = ""
         self._source = source
         self._own = f"{channels}{client}"
         self._all = f"{channels}all"
@@ -57,17 +60,21 @@ class Listener:
 
     async def run(self) -> None:
         """Listen until the connection fails; the supervisor starts it again."""
-        wire = await self._source.open()
+        try:
+            wire = await self._source.open()
+        except RedisUnavailable as error:
+            self.problem = error.problem
+            raise
         try:
             await wire.send_packed_command(wire.pack_command("SUBSCRIBE", self._own, self._all), check_health=False)
             await self._read(wire)
         except FAILURES as error:
-            text = str(error) or f"no sign of life for {2 * _SILENCE} s"
+            text = self.problem = str(error) or f"no sign of life for {2 * _SILENCE} s"
             self._emit(Disconnected(what="replies", address=self._source.address, error=text))
             raise self._source.failure(text) from error
         finally:
             self.subscribed.clear()
-            await wire.disconnect(nowait=True)
+            await hang_up(wire)
 
     async def _read(self, wire: Wire) -> None:
         asked = False
@@ -87,6 +94,7 @@ class Listener:
                 self._dispatch(message[1].decode(), message[2].decode())
             elif kind == b"subscribe" and message[1].decode() == self._all:
                 self._emit(Connected(what="replies", address=self._source.address))
+                self.problem = ""
                 self.subscribed.set()
                 self._replies.on_subscribed()
 

@@ -211,6 +211,7 @@ async def health_of(session: Session | None, names: KeyNames, settings: Settings
         processor=processor,
         breaker=breaker,
         processes=session.control.processes if session is not None else 0,
+        keys=names.known,
         scripts={name: script.sha for name, script in ALL.items()},
         error=error,
     )

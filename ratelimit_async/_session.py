@@ -18,6 +18,7 @@ from ratelimit_async._processor import Processor
 from ratelimit_async._replies import Listener
 from ratelimit_async._requests import Requests
 from ratelimit_async._scripts import ALL, Scripts
+from ratelimit_async._startup import check_server
 from ratelimit_async._supervision import supervise
 from ratelimit_async._task_scripts import TaskScripts
 from ratelimit_async._task_tickets import TaskTickets
@@ -67,7 +68,7 @@ class Session:
         self.control = Control(self.scripts, names, catalog, self, settings.lease)
         self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, emit)
         self.checks = Checks(self.scripts, lambda: self.replies_alive, self.requests.outage, emit)
-        self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval)
+        self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval, emit)
         self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.task_grace)
         self.task_tickets = TaskTickets(self.task_scripts, emit, self._spawn)
         self.worker = Worker(
@@ -76,6 +77,7 @@ class Session:
         self.listener = Listener(source, names.channels, self.client, self, emit)
         self.executor.on_next = self.processor.schedule
         self.executor.on_connected = self.on_connected
+        self._durable = bool(registry)
         self._replicating: Executor | None = None
         self._group: asyncio.TaskGroup | None = None
         self._executors: set[asyncio.Task[None]] = set()
@@ -265,13 +267,18 @@ class Session:
             try:
                 async with asyncio.timeout(settings.connect_timeout):
                     await self.listener.subscribed.wait()
+                    if not self._source.embedded:
+                        # Before anything is written: what a replica says to that opens the circuit breaker.
+                        self._spawn(self._check_server())
+                        await asyncio.sleep(0)
                     await self._read_control()
                 self._open = True
                 self._ready.set_result(None)
                 await self._stop.wait()
                 await self._end(others)
-            except TimeoutError as error:
-                failure = self._source.failure(error)
+            except TimeoutError:
+                late = f"the reply channel is not subscribed within {settings.connect_timeout} s"
+                failure = self._source.failure(self.listener.problem or late)
                 self._ready.set_exception(failure)
                 self._ready.exception()
             except Exception as error:
@@ -285,6 +292,11 @@ class Session:
                 for executor in filter(None, (self.executor, self._replicating)):
                     executor.close()
                 await _cancel({*others, *self._executors})
+
+    async def _check_server(self) -> None:
+        settings = self._settings
+        replicas = settings.replicas if settings.durability == "replicated" else 0
+        await check_server(self.executor, self._emit, durable=self._durable, replicas=replicas)
 
     def _start(self, what: str, run: Callable[[], Any]) -> asyncio.Task[None]:
         assert self._group is not None

@@ -171,6 +171,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         breaker: `"closed"`: calls go to Redis; `"open"`: they are answered without it; `"half-open"`: one probe looks
             whether it is back.
         processes: Limiters of this prefix that were last seen alive, this one included.
+        keys: Limit keys, each a name and subject, that this process has in use or used lately.
         scripts: The scripts' SHA1 digests by name.
         error: What went wrong, "" if nothing.
     """
@@ -183,5 +184,6 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     processor: bool | None
     breaker: BreakerState
     processes: int
+    keys: int
     scripts: dict[str, str]
     error: str

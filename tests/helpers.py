@@ -52,7 +52,7 @@ async def leftovers(url: str) -> dict[str, list[str]]:
         async for key in client.scan_iter():
             if await client.pttl(key) == -1:
                 for_ever.append(key)
-            if key.rpartition(":")[2][0] in "qrl":
+            if key.rpartition("}:")[2][0] in "qrl":
                 waiting.append(key)
     return {"for ever": for_ever, "waiting": waiting}
 

@@ -501,6 +501,8 @@ async def test_one_that_leaves_while_it_reads_a_change_ends(url: str, monkeypatc
         session = limiter._session
         assert session is not None
         assert session.executor._wire is not None
+        # What is asked of Redis on entering has been answered.
+        await eventually(lambda: not session._changes)
         read, close = session.executor._wire.read_response, session.executor.close
         replies: list[asyncio.Future[Any]] = []
 

@@ -23,37 +23,6 @@ LIMITS = {"a": "20 per 0.2 seconds", "full": "1/minute", "slow": "1 per 3 second
 RAISING = {"limits": "100/minute", "on_outage": "raise"}
 
 
-async def killer(server: RedisServer, *command: str, every: float = 0.02) -> None:
-    while True:
-        await asyncio.sleep(every)
-        await asyncio.to_thread(server.call, *command)
-
-
-@pytest.mark.parametrize(
-    "command",
-    [("CLIENT", "KILL", "TYPE", "pubsub"), ("SCRIPT", "FLUSH")],
-    ids=" ".join,
-)
-async def test_no_request_is_lost_while_something_is_killed_again_and_again(
-    own_server: RedisServer, command: tuple[str, ...]
-) -> None:
-    async with RateLimiter(own_server.url, limits=LIMITS) as limiter:
-        breaking = asyncio.create_task(killer(own_server, *command))
-        results = await asyncio.gather(*(limiter.request("a", number, n) for n in range(200)))
-        breaking.cancel()
-        assert results == list(range(200))
-
-
-async def test_requests_survive_command_connections_that_are_killed(own_server: RedisServer) -> None:
-    async with RateLimiter(own_server.url, limits=LIMITS) as limiter:
-        breaking = asyncio.create_task(
-            killer(own_server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes", every=0.1)
-        )
-        results = await asyncio.gather(*(limiter.request("a", number, n) for n in range(100)))
-        breaking.cancel()
-        assert results == list(range(100))
-
-
 async def test_an_idle_connection_that_was_killed_is_not_noticed_by_callers(own_server: RedisServer) -> None:
     async with RateLimiter(own_server.url, limits=LIMITS) as limiter:
         for _ in range(5):

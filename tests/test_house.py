@@ -18,9 +18,9 @@ FLOORS = [
     {"_errors", "_limits", "_config", "_options", "_values", "_events", "_headers", "_catalog", "_upstream"}
     | {"_functions"},
     {"_settings", "_loading", "_keys", "_connection", "_supervision", "_breaker", "_executor", "_scripts"}
-    | {"_tasks", "_task_scripts"},
+    | {"_tasks", "_task_scripts", "_urls", "_credentials"},
     {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_outage", "_local_queue"}
-    | {"_task_tickets"},
+    | {"_task_tickets", "_startup"},
     {"_processor", "_worker"},
     {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_durable", "_limiter"},
     {"_cli", "_demo", "_demo_view", "_work", "__main__"},

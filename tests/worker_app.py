@@ -17,6 +17,7 @@ limiter = RateLimiter(
     lease=LEASE,
     poll_interval=0.2,
     shutdown_timeout=5.0,
+    task_slots=int(os.environ.get("TEST_SLOTS", "100")),
     processor=os.environ.get("TEST_PROCESSOR", "1") == "1",
 )
 empty = RateLimiter(URL)

@@ -97,7 +97,8 @@ local function request(group, op, turn, priority, text, wait, enqueued, fast, ag
     end
     deadline = wait > 0 and now + wait or 0
   end
-  local entry = entry_of(table.concat({ client, seq, int(enqueued > 0 and enqueued or now), int(deadline), text }, ' '))
+  enqueued = enqueued > 0 and enqueued or arrival(group)
+  local entry = entry_of(table.concat({ client, seq, int(enqueued), int(deadline), text }, ' '))
   local lapsed = join(group, priority, entry)
   return { 'Q', entry.text, position, estimate, lapsed }
 end

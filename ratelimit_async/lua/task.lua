@@ -63,7 +63,7 @@ function ops.submit(group, id, text, body, most_bytes)
     priority = priority,
     attempts = 0,
     most = tonumber(most),
-    enqueued = now,
+    enqueued = arrival(group),
     deadline = tonumber(wait) >= 0 and now + tonumber(wait) or 0,
     stamp = 0,
     keeps = tonumber(keeps),
@@ -257,7 +257,7 @@ function ops.requeue(group, id)
     return 0
   end
   look(group)
-  task.state, task.attempts, task.enqueued, task.deadline = 'Q', 0, now, 0
+  task.state, task.attempts, task.enqueued, task.deadline = 'Q', 0, arrival(group), 0
   save_task(group, task)
   append(group, level_of(group, task), entry_for(task))
   if redis.call('EXISTS', group.workers) == 0 then

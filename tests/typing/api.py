@@ -2,6 +2,8 @@
 
 from typing import assert_type
 
+from redis.credentials import UsernamePasswordCredentialProvider
+
 from ratelimit_async import (
     Decision,
     Grant,
@@ -24,6 +26,7 @@ limiter = RateLimiter(
     },
     default=None,
     poll_interval=0.5,
+    credential_provider=UsernamePasswordCredentialProvider("me", "password"),
 )
 
 

@@ -185,6 +185,7 @@ local function grant_of(value)
 end
 
 local function arrived(group, priority, entry)
+  group.moved = true
   count(group, priority, entry, 1)
   if entry.task then
     live(group.queues[priority], TASK_TTL)
@@ -218,6 +219,12 @@ end
 local function append(group, priority, entry)
   redis.call('RPUSH', group.queues[priority], entry.text)
   arrived(group, priority, entry)
+end
+
+-- When one more arrives, us: those of one script call in their order, too.
+local function arrival(group)
+  group.arrivals = (group.arrivals or -1) + 1
+  return now + group.arrivals
 end
 
 -- Arrival order is kept: an entry that comes back stands before all that came after it.
@@ -323,6 +330,10 @@ local function look(group)
       reap(group)
       tidy(group)
       promote(group)
+      if group.moved then
+        -- The list that somebody was moved to may be a new one.
+        keep(group)
+      end
     end
   end
 end
