@@ -78,11 +78,13 @@ class ClusterSource(Source):
         finally:
             await hang_up(wire)
         if not ranges:
-            raise server.failure("knows of no slots")
+            raise RedisUnavailable(server.address, "knows of no slots", outage=True)
         return Topology(ranges)
 
     async def _first_of(self, nodes: Sequence[Address], use: Callable[[Address], Awaitable[T]]) -> T:
         problems: dict[str, None] = {}
+        # Where all answer and refuse, it is no outage.
+        outage = False
         try:
             async with asyncio.timeout(self._connect_timeout):
                 for node in dict.fromkeys(nodes):
@@ -92,9 +94,11 @@ class ClusterSource(Source):
                             return await use(node)
                     except (RedisUnavailable, TimeoutError) as error:
                         problems[str(error) or f"{node[0]}:{node[1]} does not answer"] = None
+                        outage = outage or self.failure(error).outage
         except TimeoutError:
             problems[f"nothing found within {self._connect_timeout} s"] = None
-        raise self.failure("; ".join(problems))
+            outage = True
+        raise RedisUnavailable(self.address, "; ".join(problems), outage=outage)
 
 
 def _shuffled(addresses: Sequence[Address]) -> list[Address]:

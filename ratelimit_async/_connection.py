@@ -114,11 +114,11 @@ class Source(Protocol):
         del wire
         return True
 
-    def failure(self, error: BaseException | str) -> RedisUnavailable:
-        """Translate an error of redis-py or of the operating system."""
+    def failure(self, error: BaseException | str, otherwise: str = "") -> RedisUnavailable:
+        """Translate an error of redis-py or of the operating system; `otherwise` stands for one without a text."""
         if isinstance(error, RedisUnavailable):
             return error
-        text = str(error) or type(error).__name__
+        text = str(error) or otherwise or type(error).__name__
         return RedisUnavailable(self.address, text, outage=is_outage(error))
 
 
@@ -140,7 +140,7 @@ class Server(Source):
         except BaseException as error:
             await hang_up(wire)
             if isinstance(error, FAILURES):
-                raise self.failure(str(error) or f"no connection within {self._connect_timeout} s") from error
+                raise self.failure(error, f"no connection within {self._connect_timeout} s") from error
             raise
         return wire
 

@@ -56,6 +56,8 @@ class SentinelSource(Source):
     async def open(self) -> Wire:
         """Connect to the primary, or raise RedisUnavailable within the connect timeout."""
         problems: list[str] = []
+        # Where all answer and refuse, it is no outage.
+        outage = False
         failed: Address | None = None
         try:
             async with asyncio.timeout(self._connect_timeout):
@@ -70,13 +72,15 @@ class SentinelSource(Source):
                             opened = await self._open(primary)
                     except _FAILURES as error:
                         problems.append(str(error) or f"{sentinel.address}: {type(error).__name__}")
+                        outage = outage or self.failure(error).outage
                         continue
                     self._prefer(sentinel)
                     self._found(primary)
                     return opened
         except TimeoutError:
             problems.append(f"nothing found within {self._connect_timeout} s")
-        raise RedisUnavailable(self._where, "; ".join(dict.fromkeys(problems)))
+            outage = True
+        raise RedisUnavailable(self._where, "; ".join(dict.fromkeys(problems)), outage=outage)
 
     async def follow(self, wire: Wire) -> None:
         """Ask on for as long as a connection to the primary lasts; ends it when the primary is another."""
@@ -139,7 +143,7 @@ class SentinelSource(Source):
             raise
         if role != "master":
             await hang_up(wire)
-            raise server.failure(f"is no primary but a {role}")
+            raise RedisUnavailable(server.address, f"is no primary but a {role}", outage=True)
         return wire
 
 

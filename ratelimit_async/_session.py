@@ -261,6 +261,9 @@ class Session:
             return
         async with asyncio.TaskGroup() as self._group:
             self._start("executor", self.executor.run)
+            if not self._source.embedded:
+                # Before anything is written: what a replica says to that opens the circuit breaker.
+                self._spawn(self._check_server())
             others = [self._start("listener", self._listen), self._start("timer", self._tick)]
             if settings.processor:
                 others.append(self._start("processor", self.processor.run))
@@ -271,8 +274,6 @@ class Session:
                     await self._read_control()
                 self._open = True
                 self._ready.set_result(None)
-                if not self._source.embedded:
-                    self._spawn(self._check_server())
                 await self._stop.wait()
                 await self._end(others)
             except TimeoutError:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 # Every part of a limit key as the scripts write it; a queue per level, and a state per limit.
-KINDS = {"d", "c", "r", "l", "h", "p", "w", "q", "sw", "fw", "sc", "tb", "control"}
+KINDS = {"d", "c", "r", "l", "h", "p", "w", "q", "sw", "fw", "sc", "tb", "control", "processes"}
 TASKS = {"a", "t", "k", "x", "y", "u", "z", "e", "tasks"}
 # ms: configurations and pauses without end. Everything else is gone within what its limit counts, and a minute or so.
 # So are durable tasks, and lists that they wait in.
@@ -34,7 +34,11 @@ async def test_everything_that_is_written_ends(url: str, monkeypatch: pytest.Mon
             async for key in client.scan_iter():
                 life = await client.pttl(key)
                 shared = key.rpartition("}:")[2]
-                kind = shared if shared in ("control", "tasks") else re.split(r"[0-9:]", key.partition("}:")[2])[0]
+                kind = (
+                    shared
+                    if shared in ("control", "tasks", "processes")
+                    else re.split(r"[0-9:]", key.partition("}:")[2])[0]
+                )
                 assert life != -1, key
                 assert life <= LONGEST.get(kind, 200_000), key
                 seen.add(kind)
@@ -90,7 +94,7 @@ async def test_what_is_idle_is_forgotten_by_redis(url: str) -> None:
 
 async def _is_empty(client: redis.asyncio.Redis) -> bool:
     # What a client took lately is kept a little longer, in case a reply is lost.
-    return all([":a:" in key async for key in client.scan_iter()])
+    return all([":a:" in key or key.endswith("}:processes") async for key in client.scan_iter()])
 
 
 async def test_a_queue_takes_no_more_than_it_may(url: str) -> None:

@@ -95,7 +95,10 @@ async def test_a_wrong_password_is_refused_with_the_address_and_without_the_pass
 async def test_a_password_that_changes_at_run_time_is_told_of_and_its_return_found(locked: RedisServer) -> None:
     seen: list[Event] = []
     url = f"redis://:{QUOTED}@127.0.0.1:{locked.port}/0"
-    async with RateLimiter(url, hooks=[seen.append], command_timeout=0.3, connect_timeout=0.3) as limiter:
+    default = {"limits": "100/minute", "on_outage": "raise"}
+    async with RateLimiter(
+        url, default=default, hooks=[seen.append], command_timeout=0.3, connect_timeout=0.3
+    ) as limiter:
         locked.call("CONFIG", "SET", "requirepass", "another")
         assert (await limiter.hit("a")).allowed
         kick(locked)
@@ -209,7 +212,8 @@ async def test_a_provider_that_fails_is_an_outage_that_ends(locked: RedisServer)
     assert text == f"Redis at 127.0.0.1:{locked.port}: the credential provider raised LookupError"
     provider.broken = False
     how: dict[str, Any] = {"command_timeout": 0.3, "connect_timeout": 0.3, "hooks": [seen.append]}
-    async with RateLimiter(locked.url, credential_provider=provider, **how) as limiter:
+    default = {"limits": "100/minute", "on_outage": "raise"}
+    async with RateLimiter(locked.url, default=default, credential_provider=provider, **how) as limiter:
         provider.broken = True
         kick(locked)
         await eventually(lambda: _fails(limiter, "LookupError"))
