@@ -29,7 +29,7 @@ async def test_a_storm_swallows_no_cancel_leaks_no_connection_and_takes_nothing_
     assert [storm.swallowed for storm in storms] == [0, 0, 0]
     assert [storm.connections for storm in storms] == [2, 2, 2]
     await eventually(lambda: connections(own_server) == before)
-    # A collapse leaves less than a hundredth; `python -m bench.storms` measures what a short run on a busy machine cannot.
+    # A collapse leaves less than a hundredth; `python -m bench.storms` measures what a short run cannot.
     assert share > 0.5
 
 
