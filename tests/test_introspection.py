@@ -536,7 +536,7 @@ async def test_a_request_counts_a_pause_in_its_estimate(url: str) -> None:
 
 @pytest.fixture
 def durable_server() -> Iterator[RedisServer]:
-    with RedisServer(appendonly=True) as server:
+    with RedisServer("--appendfsync", "always", appendonly=True) as server:
         yield server
 
 
