@@ -459,6 +459,21 @@ async def test_a_newcomer_after_a_flush_does_not_hide_those_that_were_forgotten(
             assert await asyncio.gather(*tickets) == list(range(5))
 
 
+async def test_a_renewal_whose_reply_was_lost_does_not_hide_those_that_were_forgotten(
+    own_server: RedisServer, proxy: Proxy
+) -> None:
+    limits = {"a": "1 per 0.01 seconds"}
+    async with RateLimiter(proxy.url, limits=limits, **SHORT) as limiter, RateLimiter(own_server.url) as other:
+        await limiter.pause("a")
+        tickets = [await limiter.submit("a", number, n, timeout=None) for n in range(3)]
+        proxy.swallow(ALL["sync"].sha)
+        own_server.call("FLUSHALL")
+        await eventually(lambda: proxy.swallowed == 1)
+        await other.resume("a")
+        async with asyncio.timeout(10):
+            assert await asyncio.gather(*tickets) == list(range(3))
+
+
 async def test_a_process_that_stood_still_finds_its_places_again_though_it_comes_with_a_newcomer(
     own_server: RedisServer,
 ) -> None:
