@@ -57,8 +57,10 @@ def main() -> None:
     if "failover" in asked:
         print("2 limiters x 24 waiters and 6 callers of hit, 6 keys, the primary is killed again and again:")
         for experiment, make in (("sentinel", SentinelSetup), ("cluster", ClusterSetup)):
-            with make() as setup:
-                report_failover(asyncio.run(run_failover(setup, experiment, arguments.kills)))
+            for durability in ("replicated", "primary"):
+                with make() as setup:
+                    run = run_failover(setup, f"{experiment}, {durability}", arguments.kills, durability=durability)
+                    report_failover(asyncio.run(run))
 
 
 main()

@@ -7,11 +7,12 @@ import itertools
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ratelimit_async import RateLimiter, RedisUnavailable
+from ratelimit_async import DurabilityUnknown, RateLimitConfig, RateLimiter, RedisUnavailable, UnknownRequest
 from tests.helpers import eventually
 from tests.topologies import slot_of
 
 if TYPE_CHECKING:
+    from ratelimit_async._options import Durability
     from tests.servers import RedisServer
 
 # Of each subject: granted in any period, seconds.
@@ -44,6 +45,11 @@ class FailoverResult(NamedTuple):
     duplicated: int
     over_admitted: int
     worst_recovery: float
+    # Durable tasks: submissions that were acknowledged, and those that were not and were repeated.
+    acknowledged: int
+    unacknowledged: int
+    lost_tasks: int
+    tasks_run_again: int
 
 
 class Load:
@@ -58,7 +64,15 @@ class Load:
         self.refused = 0
         self.unknown = 0
         self.stopping = False
+        # How often each durable task ran, and the public ids of those whose submission was acknowledged.
+        self.task_runs: dict[int, int] = {}
+        self.acknowledged: dict[int, str] = {}
+        self.unacknowledged = 0
         self._numbers = itertools.count()
+        self._tasks = [limiter.task("note")(self._note) for limiter in limiters]
+
+    async def _note(self, number: int) -> None:
+        self.task_runs[number] = self.task_runs.get(number, 0) + 1
 
     async def wait_again(self, limiter: RateLimiter, by: str) -> None:
         while not self.stopping:
@@ -72,6 +86,7 @@ class Load:
             except RedisUnavailable:
                 del self.runs[number]
                 self.refused += 1
+                await asyncio.sleep(0.01)
 
     async def hit_again(self, limiter: RateLimiter, by: str) -> None:
         while not self.stopping:
@@ -81,6 +96,36 @@ class Load:
             except RedisUnavailable:
                 self.unknown += 1
             await asyncio.sleep(0.01)
+
+    async def submit_again(self, limiter: RateLimiter, by: str, durability: Durability) -> None:
+        task = self._tasks[self.limiters.index(limiter)]
+        while not self.stopping:
+            number = next(self._numbers)
+            while not self.stopping:
+                try:
+                    ticket = await limiter.submit(
+                        "tasks", task, number, by=by, id=str(number), durability=durability, priority=number % 3
+                    )
+                except (DurabilityUnknown, RedisUnavailable):
+                    # The same id again, as one would, until it is acknowledged.
+                    self.unacknowledged += 1
+                    await asyncio.sleep(0.01)
+                else:
+                    self.acknowledged[number] = ticket.id
+                    break
+            await asyncio.sleep(0.005)
+
+    async def lost_tasks(self) -> int:
+        """Wait for the ends of all tasks that were acknowledged; how many have none and never ran."""
+        lost = 0
+        for number, request_id in self.acknowledged.items():
+            try:
+                async with asyncio.timeout(BOUND):
+                    await self.limiters[0].result(request_id)
+            except UnknownRequest:
+                # Its end may have been lost with what a failover forgot; that it ran is what counts.
+                lost += number not in self.task_runs
+        return lost
 
     async def recovered(self, by: str, since: float) -> float:
         """Wait until a subject is served after a moment; how long that took."""
@@ -96,13 +141,16 @@ def over_admitted(moments: list[float]) -> int:
     return sum(later - earlier < PERIOD - 2e-6 for earlier, later in pairs)
 
 
-async def run_failover(setup: Setup, experiment: str, kills: int, *, callers: int = 4) -> FailoverResult:
+async def run_failover(
+    setup: Setup, experiment: str, kills: int, *, callers: int = 4, durability: Durability = "primary"
+) -> FailoverResult:
     """Kill the primary of the first subject so many times, each time after the setup is whole again."""
-    limits = {"queue": (AMOUNT, PERIOD), "checks": (AMOUNT, PERIOD)}
+    # What Redis does not decide is to be seen.
+    limits = {name: RateLimitConfig((AMOUNT, PERIOD), on_outage="raise") for name in ("queue", "checks", "tasks")}
     worst = 0.0
     async with (
-        RateLimiter(setup.url, limits=limits, command_timeout=10, hooks=[]) as one,
-        RateLimiter(setup.url, limits=limits, command_timeout=10, hooks=[]) as other,
+        RateLimiter(setup.url, limits=limits, command_timeout=4, hooks=[]) as one,
+        RateLimiter(setup.url, limits=limits, command_timeout=4, hooks=[]) as other,
     ):
         load = Load([one, other])
         tasks = [
@@ -111,6 +159,7 @@ async def run_failover(setup: Setup, experiment: str, kills: int, *, callers: in
             for by in SUBJECTS
             for work in [load.wait_again] * callers + [load.hit_again]
         ]
+        tasks += [asyncio.create_task(load.submit_again(one, by, durability)) for by in SUBJECTS]
         await asyncio.sleep(1)
         for _ in range(kills):
             slot = slot_of("rl", "queue", SUBJECTS[0])
@@ -129,6 +178,7 @@ async def run_failover(setup: Setup, experiment: str, kills: int, *, callers: in
         for task in tasks:
             if task not in stuck:
                 task.result()
+        lost_tasks = await load.lost_tasks()
     runs = list(load.runs.values())
     return FailoverResult(
         experiment,
@@ -141,6 +191,10 @@ async def run_failover(setup: Setup, experiment: str, kills: int, *, callers: in
         duplicated=sum(count > 1 for count in runs),
         over_admitted=sum(map(over_admitted, load.granted.values())),
         worst_recovery=worst,
+        acknowledged=len(load.acknowledged),
+        unacknowledged=load.unacknowledged,
+        lost_tasks=lost_tasks,
+        tasks_run_again=sum(count - 1 for count in load.task_runs.values()),
     )
 
 
@@ -150,5 +204,6 @@ def report_failover(result: FailoverResult) -> None:
         f"  {result.experiment} ({result.kills} kills): {result.requests} requests, {result.hits} hits, "
         f"{result.refused} requests refused, {result.unknown} hits unknown, {result.lost} lost, "
         f"{result.duplicated} duplicated, {result.over_admitted} over-admitted, "
-        f"worst recovery {result.worst_recovery:.2f} s"
+        f"worst recovery {result.worst_recovery:.2f} s; durable tasks: {result.acknowledged} acknowledged, "
+        f"{result.unacknowledged} submissions repeated, {result.lost_tasks} lost, {result.tasks_run_again} run again"
     )

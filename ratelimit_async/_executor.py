@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from ratelimit_async._breaker import Breaker
-from ratelimit_async._connection import FAILURES, UNWILLING, NoScriptError, ResponseError, hang_up
+from ratelimit_async._connection import FAILURES, UNWILLING, NoScriptError, ResponseError, ask, hang_up
 from ratelimit_async._errors import RateLimitError, RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
 
@@ -326,12 +326,12 @@ class Executor:
 
     async def _load(self, wire: Wire) -> None:
         """Load all scripts; nothing else is on the wire meanwhile."""
-        # Where a password is missing, a PING is told so; an unauthenticated script is cut off for its length.
-        packed = wire.pack_command("PING")
-        packed += [part for script in self._scripts for part in wire.pack_command("SCRIPT", "LOAD", script.source)]
+        packed = [part for script in self._scripts for part in wire.pack_command("SCRIPT", "LOAD", script.source)]
         async with asyncio.timeout(self._timeout):
+            # Where a password is missing, a PING is told so; an unauthenticated script is cut off for its length.
+            await ask(wire, "PING")
             await wire.send_packed_command(packed, check_health=False)
-            for _ in range(1 + len(self._scripts)):
+            for _ in self._scripts:
                 await wire.read_response(disable_decoding=True)
 
     def _confirmed(self, reply: Any, confirmed: Any) -> Any:

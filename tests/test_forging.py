@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from ratelimit_async import RateLimitConfig, RateLimiter
-from ratelimit_async._keys import Key, KeyNames, parse_label, parse_request_id
+from ratelimit_async._keys import Key, KeyNames, escape_word, parse_label, parse_request_id, plain_word, task_id
 from tests.helpers import client_of
 
 CONFIG = RateLimitConfig(
@@ -51,13 +51,18 @@ def test_two_never_share_a_redis_key_a_channel_or_a_field(
     one: tuple[str, str, str | None], other: tuple[str, str, str | None]
 ) -> None:
     keys = [spelt(*triple) for triple in (one, other)]
-    shared = set(keys[0].redis) & set(keys[1].redis)
+    shared = {*keys[0].redis, *keys[0].durable} & {*keys[1].redis, *keys[1].durable}
     assert (one == other) == bool(shared)
     labels = [names_of(prefix).change_field(name, by) for prefix, name, by in (one, other)]
     assert (one[1:] == other[1:]) == (labels[0] == labels[1])
     fields = [names_of(prefix).pause_field(name) for prefix, name, _ in (one, other)]
     assert (one[1] == other[1]) == (fields[0] == fields[1])
-    for ours in (lambda names: names.channels, lambda names: names.control):
+    for ours in (
+        lambda names: names.channels,
+        lambda names: names.control[0],
+        lambda names: names.control[1],
+        lambda names: names.index,
+    ):
         mine, theirs = (ours(names_of(prefix)) for prefix in (one[0], other[0]))
         assert (one[0] == other[0]) == (mine == theirs)
         assert mine == theirs or not theirs.startswith(mine)
@@ -67,9 +72,9 @@ def test_two_never_share_a_redis_key_a_channel_or_a_field(
 @given(triple=triples)
 def test_all_keys_of_one_are_distinct_share_a_slot_and_are_plain(triple: tuple[str, str, str | None]) -> None:
     key = spelt(*triple)
-    assert len(set(key.redis)) == len(key.redis)
-    assert {key_slot(name) for name in key.redis} == {key_slot(key.driver)}
-    for name in key.redis:
+    assert len({*key.redis, *key.durable}) == len(key.redis) + len(key.durable)
+    assert {key_slot(name) for name in (*key.redis, *key.durable)} == {key_slot(key.driver)}
+    for name in (*key.redis, *key.durable):
         # The tag is the whole label, so that a cluster spreads keys, and what is in it ends there.
         tag, end, part = name.partition(b"}")
         assert tag.startswith(b"{")
@@ -87,7 +92,7 @@ def test_what_is_spelt_is_read_back(triple: tuple[str, str, str | None]) -> None
     assert {names.parse(redis_key.decode()) for redis_key in key.redis} == {(name, by)}
     assert names.parse_driver(key.driver.decode()) == (name, by)
     assert parse_label(key.label) == parse_label(names.change_field(name, by)) == (name, by)
-    assert names.parse(names.control) is None
+    assert [names.parse(shared) for shared in (*names.control, names.index)] == [None] * 3
 
 
 @given(triple=triples, other=prefixes)
@@ -102,6 +107,14 @@ def test_an_id_is_read_back(triple: tuple[str, str, str | None], client: str, se
     _, name, by = triple
     own = f"{client}.{seq}"
     assert parse_request_id(f"{spelt(*triple).label}:{own}") == (name, by, own)
+
+
+@given(triple=triples, mine=hostile)
+def test_an_id_of_ones_own_is_read_back(triple: tuple[str, str, str | None], mine: str) -> None:
+    _, name, by = triple
+    own = f"*.{escape_word(mine)}"
+    assert parse_request_id(task_id(spelt(*triple).label, escape_word(mine))) == (name, by, own)
+    assert plain_word(own.removeprefix("*.")) == mine
 
 
 @given(text=hostile, triple=triples)

@@ -24,7 +24,7 @@ from ratelimit_async import (
     RedisUnavailable,
     RequestTimeout,
 )
-from ratelimit_async._connection import Source, is_outage
+from ratelimit_async._connection import Server, is_outage
 from ratelimit_async._events import BreakerClosed, BreakerHalfOpened, BreakerOpened, Denied, Disconnected, Restarted
 from ratelimit_async._limits import Limit
 from ratelimit_async._outage import Share
@@ -637,7 +637,7 @@ async def test_no_connection_stays_behind_after_an_outage(own_server: RedisServe
 )
 def test_only_a_redis_that_is_gone_or_not_ready_is_an_outage(error: Exception | str, outage: bool) -> None:
     assert is_outage(error) is outage
-    assert Source("x", lambda: None, 1).failure(error).outage is outage  # type: ignore[arg-type, return-value]
+    assert Server("x", lambda: None, 1).failure(error).outage is outage  # type: ignore[arg-type, return-value]
 
 
 @real_redis
