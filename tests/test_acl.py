@@ -19,6 +19,7 @@ from ratelimit_async import DurabilityUnknown, Event, RateLimiter, RedisUnavaila
 from ratelimit_async._events import Disconnected, Failed, Misconfigured, Restarted
 from tests.helpers import eventually, number
 from tests.main_paths import LIMITS, drive
+from tests.topologies import ClusterSetup, SentinelSetup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,3 +177,45 @@ def test_not_even_a_script_may_do_it(client: redis.Redis, body: str) -> None:
     sha: Any = client.script_load(body)
     with pytest.raises(ResponseError, match=r"(?i)permission|can't (run|access)|ACL"):
         client.execute_command("EVALSHA", sha, 1, "session:1")
+
+
+SENTINEL_LINE = "ACL SETUSER rl reset on >PASSWORD -@all +sentinel|get-master-addr-by-name"
+
+
+async def _use(limiter: RateLimiter) -> None:
+    assert (await limiter.hit("sliding")).allowed
+    assert await asyncio.gather(*(limiter.request("sliding", number, n, by=n % 3) for n in range(12))) == [*range(12)]
+    assert await limiter.request("sliding", limiter.task("number")(number), 7, by="task", timeout=30) == 7
+    assert {key.name async for key in limiter.keys("")} == {"sliding"}
+    await limiter.pause("sliding")
+    await limiter.resume("sliding")
+
+
+async def test_sentinel_works_under_its_lines() -> None:
+    seen: list[Event] = []
+    with SentinelSetup() as setup:
+        for server in setup.servers:
+            server.call(*LINE.split(), "+role")
+        for sentinel in setup.sentinels:
+            sentinel.call(*SENTINEL_LINE.split())
+        url = setup.url.replace("://", "://rl:PASSWORD@")
+        url += "?sentinel_username=rl&sentinel_password=PASSWORD"
+        async with RateLimiter(url, limits=LIMITS, hooks=[seen.append]) as limiter:
+            await _use(limiter)
+            await asyncio.sleep(1.5)
+            assert (await limiter.health()).ok
+        assert [event for event in seen if isinstance(event, TROUBLE)] == []
+        assert setup.primary.call("ACL", "LOG") == []
+
+
+async def test_a_cluster_works_under_its_line() -> None:
+    seen: list[Event] = []
+    with ClusterSetup() as setup:
+        for server in setup.servers:
+            server.call(*LINE.split(), "+cluster|slots", "+asking")
+        url = setup.url.replace("://", "://rl:PASSWORD@")
+        async with RateLimiter(url, limits=LIMITS, hooks=[seen.append]) as limiter:
+            await _use(limiter)
+            assert (await limiter.health()).ok
+        assert [event for event in seen if isinstance(event, TROUBLE)] == []
+        assert [server.call("ACL", "LOG") for server in setup.servers] == [[]] * 6

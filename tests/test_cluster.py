@@ -173,7 +173,7 @@ async def test_a_slot_that_nobody_serves_is_an_outage_of_its_keys_until_it_is_se
     owner = setup.owner_of(slot)
     async with RateLimiter(setup.url, prefix=prefix, limits=LIMITS, command_timeout=0.5) as limiter:
         owner.call("CLUSTER", "DELSLOTS", slot)
-        with pytest.raises(RedisUnavailable, match="not served|cluster is down"):
+        with pytest.raises(RedisUnavailable, match=r"not served|cluster is down"):
             await limiter.hit("a")
         async with RateLimiter(setup.url, prefix=prefix, limits=LIMITS, command_timeout=30) as patient:
             # Neither fails while it waits, nor when it must wait no longer.
