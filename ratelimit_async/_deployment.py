@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from ratelimit_async._batches import Argument, Script
     from ratelimit_async._connection import Address, Source
     from ratelimit_async._events import Emit
-    from ratelimit_async._executor import Argument, Script
     from ratelimit_async._keys import Key
     from ratelimit_async._values import BreakerState
 

@@ -7,11 +7,11 @@ many entries where they share a script, otherwise as one pipeline. Cancelling a 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
+from ratelimit_async._batches import PLAIN, Call, command_of, group_of, groups_of
 from ratelimit_async._breaker import Breaker
 from ratelimit_async._connection import FAILURES, UNWILLING, NoScriptError, ResponseError, ask, hang_up
 from ratelimit_async._errors import RateLimitError, RedisUnavailable
@@ -20,81 +20,22 @@ from ratelimit_async._events import Connected, Disconnected
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ratelimit_async._batches import Argument, Entry, Script
     from ratelimit_async._connection import Source, Wire
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
     from ratelimit_async._values import BreakerState
 
-__all__ = ["MOST_ENTRIES", "Argument", "Call", "Executor", "Script", "Unconfirmed"]
+__all__ = ["Executor", "Unconfirmed"]
 
-Argument = bytes | str | int
-Entry = tuple[Argument, ...]
-
-# Larger batches win nothing and hold the server longer.
-MOST_ENTRIES = 32
 # Seconds between attempts to connect.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 # While callers wait to hear whether it is an outage.
 _LONGEST_IN_DOUBT = 0.1
 
 
-class Script:
-    """A Lua script; `grouped` ones take many keys and entries in one call."""
-
-    __slots__ = ("durable", "grouped", "most", "name", "sha", "source", "tells_again")
-
-    def __init__(
-        self,
-        name: str,
-        source: str,
-        *,
-        grouped: bool = True,
-        most: int = MOST_ENTRIES,
-        tells_again: bool = False,
-        durable: bool = False,
-    ) -> None:
-        """Keep the source and its digest; `most` bounds the entries of one call.
-
-        `tells_again`: each entry ends with 1 where an earlier sending of it may have arrived, otherwise 0.
-        `durable`: it gets the keys of durable tasks besides.
-        """
-        self.name = name
-        self.source = source
-        self.sha = hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - it is what Redis names scripts by
-        self.grouped = grouped
-        self.most = most
-        self.tells_again = tells_again
-        self.durable = durable
-
-
 class Unconfirmed(Exception):
     """So many replicas have confirmed a call, of so many wanted."""
-
-
-# Stands for what is no script: its entry is a whole command.
-_PLAIN = Script("", "", grouped=False)
-
-
-class Call:
-    """One entry on its way; the future gets its reply."""
-
-    __slots__ = ("again", "entry", "future", "key", "replayable", "script", "since")
-
-    def __init__(self, script: Script, key: Key | None, entry: Entry, *, replayable: bool) -> None:
-        """Belong to the running loop."""
-        loop = asyncio.get_running_loop()
-        self.script = script
-        self.key = key
-        self.entry = entry
-        self.replayable = replayable
-        self.again = False
-        self.future: asyncio.Future[Any] = loop.create_future()
-        self.since = loop.time()
-
-    def fail(self, error: Exception) -> None:
-        """Tell the caller, if it still waits."""
-        if not self.future.done():
-            self.future.set_exception(error)
 
 
 class Executor:
@@ -156,7 +97,7 @@ class Executor:
 
     def command(self, command: Entry) -> asyncio.Future[Any]:
         """Send a plain command that may be repeated."""
-        return self.call(_PLAIN, None, command)
+        return self.call(PLAIN, None, command)
 
     def nodes(self) -> list[Executor]:
         """Give the executors of all servers that hold keys."""
@@ -239,8 +180,8 @@ class Executor:
             packed: list[bytes] = []
             while self._pending and len(self._flying) < self.most_batches:
                 if batch := self._next_batch():
-                    packed += wire.pack_command(*self._command(batch))
-                    if self._replicas and batch[0].script is not _PLAIN:
+                    packed += wire.pack_command(*command_of(batch, self.head))
+                    if self._replicas and batch[0].script is not PLAIN:
                         # Well within the time after which an answer counts as missing.
                         packed += wire.pack_command("WAIT", self._replicas, int(self._timeout * 500))
                     self._flying.append((loop.time(), batch))
@@ -260,38 +201,14 @@ class Executor:
             # Whoever was cancelled before sending must not be charged.
             if not call.future.cancelled():
                 batch.append(call)
-        batch.sort(key=_group_of)
+        batch.sort(key=group_of)
         return batch
-
-    def _command(self, batch: list[Call]) -> list[Argument]:
-        script = batch[0].script
-        if script is _PLAIN:
-            return list(batch[0].entry)
-        if not script.grouped:
-            return ["EVALSHA", script.sha, *batch[0].entry]
-        keys: list[bytes] = []
-        arguments: list[Argument] = []
-        groups = _groups(batch)
-        for calls in groups:
-            key = calls[0].key
-            if key is None:  # pragma: no cover - grouped calls have keys
-                continue
-            keys += key.redis
-            if script.durable:
-                keys += key.durable
-            arguments += key.arguments()
-            arguments.append(len(calls))
-            for call in calls:
-                arguments += call.entry
-                if script.tells_again:
-                    arguments.append(int(call.again))
-        return ["EVALSHA", script.sha, len(keys), *keys, *self.head, len(groups), *arguments]
 
     async def _read(self, wire: Wire) -> None:
         first = True
         while True:
             reply = await _response(wire)
-            if self._replicas and self._flying and self._flying[0][1][0].script is not _PLAIN:
+            if self._replicas and self._flying and self._flying[0][1][0].script is not PLAIN:
                 confirmed = await _response(wire)
                 if not isinstance(reply, Exception):
                     reply = self._confirmed(reply, confirmed)
@@ -361,7 +278,7 @@ class Executor:
             if not batch[0].future.done():
                 batch[0].future.set_result(reply)
             return
-        for calls, result in zip(_groups(batch), reply, strict=True):
+        for calls, result in zip(groups_of(batch), reply, strict=True):
             if not isinstance(result, list):
                 text = result.decode(errors="replace") if isinstance(result, bytes) else str(result)
                 self._refuse(calls, self._source.failure(text))
@@ -451,21 +368,6 @@ async def _response(wire: Wire) -> Any:
         return await wire.read_response(disable_decoding=True, disconnect_on_error=False)
     except (ResponseError, *UNWILLING) as error:
         return error
-
-
-def _group_of(call: Call) -> int:
-    return id(call.key)
-
-
-def _groups(batch: list[Call]) -> list[list[Call]]:
-    """Split a sorted batch by key."""
-    groups: list[list[Call]] = []
-    for call in batch:
-        if groups and groups[-1][0].key is call.key:
-            groups[-1].append(call)
-        else:
-            groups.append([call])
-    return groups
 
 
 def _first(error: BaseException) -> BaseException:

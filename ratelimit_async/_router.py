@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any, cast
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
+from ratelimit_async._batches import Call
 from ratelimit_async._cluster import Topology
 from ratelimit_async._connection import UNWILLING
 from ratelimit_async._errors import RedisUnavailable
-from ratelimit_async._executor import Call, Executor
+from ratelimit_async._executor import Executor
 from ratelimit_async._supervision import supervise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ratelimit_async._batches import Argument, Script
     from ratelimit_async._cluster import ClusterSource
     from ratelimit_async._connection import Address, Source
     from ratelimit_async._events import Emit
-    from ratelimit_async._executor import Argument, Script
     from ratelimit_async._keys import Key
     from ratelimit_async._values import BreakerState
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from ratelimit_async._executor import MOST_ENTRIES, Script
+from ratelimit_async._batches import MOST_ENTRIES, Script
 from ratelimit_async._keys import encode_costs
 from ratelimit_async._values import Decision
 

@@ -14,9 +14,9 @@ from ratelimit_async._executor import Executor
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from ratelimit_async._batches import Script
     from ratelimit_async._connection import Address, Server, Wire
     from ratelimit_async._events import Emit
-    from ratelimit_async._executor import Script
 
 __all__ = ["SentinelExecutor", "SentinelSource"]
 

@@ -17,8 +17,19 @@ PACKAGE = Path(ratelimit_async.__file__).parent
 FLOORS = [
     {"_errors", "_limits", "_config", "_options", "_values", "_events", "_headers", "_catalog", "_upstream"}
     | {"_functions"},
-    {"_settings", "_loading", "_keys", "_connection", "_supervision", "_breaker", "_executor", "_urls", "_credentials"}
-    | {"_tasks"},
+    {
+        "_settings",
+        "_loading",
+        "_keys",
+        "_connection",
+        "_supervision",
+        "_batches",
+        "_breaker",
+        "_executor",
+        "_urls",
+        "_credentials",
+    }
+    | {"_credentials", "_tasks"},
     {"_sentinel", "_cluster", "_router"},
     {"_deployment", "_scripts", "_task_scripts"},
     {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_task_tickets", "_startup", "_outage"}

@@ -11,8 +11,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from ratelimit_async import Grant, Limit, RateLimiter, RequestTimeout
+from ratelimit_async._batches import Script
 from ratelimit_async._config import decode_config, decode_cost
-from ratelimit_async._executor import Script
 from ratelimit_async._scripts import ALL
 from tests.helpers import client_of
 from tests.model import Answer, Charge, Model

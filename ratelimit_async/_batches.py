@@ -1,0 +1,115 @@
+"""What is sent: scripts, calls of them, and batches of calls that travel as one command."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ratelimit_async._keys import Key
+
+__all__ = ["MOST_ENTRIES", "PLAIN", "Argument", "Call", "Entry", "Script", "command_of", "group_of", "groups_of"]
+
+Argument = bytes | str | int
+Entry = tuple[Argument, ...]
+
+# Larger batches win nothing and hold the server longer.
+MOST_ENTRIES = 32
+
+
+class Script:
+    """A Lua script; `grouped` ones take many keys and entries in one call."""
+
+    __slots__ = ("durable", "grouped", "most", "name", "sha", "source", "tells_again")
+
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        *,
+        grouped: bool = True,
+        most: int = MOST_ENTRIES,
+        tells_again: bool = False,
+        durable: bool = False,
+    ) -> None:
+        """Keep the source and its digest; `most` bounds the entries of one call.
+
+        `tells_again`: each entry ends with 1 where an earlier sending of it may have arrived, otherwise 0.
+        `durable`: it gets the keys of durable tasks besides.
+        """
+        self.name = name
+        self.source = source
+        self.sha = hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - it is what Redis names scripts by
+        self.grouped = grouped
+        self.most = most
+        self.tells_again = tells_again
+        self.durable = durable
+
+
+# Stands for what is no script: its entry is a whole command.
+PLAIN = Script("", "", grouped=False)
+
+
+class Call:
+    """One entry on its way; the future gets its reply."""
+
+    __slots__ = ("again", "entry", "future", "key", "replayable", "script", "since")
+
+    def __init__(self, script: Script, key: Key | None, entry: Entry, *, replayable: bool) -> None:
+        """Belong to the running loop."""
+        loop = asyncio.get_running_loop()
+        self.script = script
+        self.key = key
+        self.entry = entry
+        self.replayable = replayable
+        self.again = False
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.since = loop.time()
+
+    def fail(self, error: Exception) -> None:
+        """Tell the caller, if it still waits."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+def command_of(batch: list[Call], head: tuple[Argument, ...]) -> list[Argument]:
+    """Give the command that sends a batch; `head` tells who calls."""
+    script = batch[0].script
+    if script is PLAIN:
+        return list(batch[0].entry)
+    if not script.grouped:
+        return ["EVALSHA", script.sha, *batch[0].entry]
+    keys: list[bytes] = []
+    arguments: list[Argument] = []
+    groups = groups_of(batch)
+    for calls in groups:
+        key = calls[0].key
+        if key is None:  # pragma: no cover - grouped calls have keys
+            continue
+        keys += key.redis
+        if script.durable:
+            keys += key.durable
+        arguments += key.arguments()
+        arguments.append(len(calls))
+        for call in calls:
+            arguments += call.entry
+            if script.tells_again:
+                arguments.append(int(call.again))
+    return ["EVALSHA", script.sha, len(keys), *keys, *head, len(groups), *arguments]
+
+
+def group_of(call: Call) -> int:
+    """What a batch is sorted by: its key."""
+    return id(call.key)
+
+
+def groups_of(batch: list[Call]) -> list[list[Call]]:
+    """Split a sorted batch by key."""
+    groups: list[list[Call]] = []
+    for call in batch:
+        if groups and groups[-1][0].key is call.key:
+            groups[-1].append(call)
+        else:
+            groups.append([call])
+    return groups
