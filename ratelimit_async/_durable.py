@@ -196,8 +196,7 @@ class Durable(Administration):
             keeps=task.result_ttl,
             payload=payload,
         )
-        durability = session.durability if isinstance(options.durability, Unset) else options.durability
-        executor = await session.replicating() if durability == "replicated" else None
+        executor = await session.executor_for(None if isinstance(options.durability, Unset) else options.durability)
         outcome = await session.task_tickets.submit(key, submission, told=told, executor=executor)
         return TaskTicket(session.task_tickets, key, submission, outcome, task.decode_result), outcome
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ratelimit_async._deployment import Caller
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import KeyNames, Reconfigured
+    from ratelimit_async._options import Durability
     from ratelimit_async._settings import Settings
     from ratelimit_async._tasks import Registry
     from ratelimit_async._waiter import Waiter
@@ -110,7 +111,7 @@ class Session:
         if not self._open:
             raise NotStarted
 
-    async def replicating(self) -> Caller:
+    async def _replicate(self) -> Caller:
         """Give the executor whose calls replicas have to confirm; it is made when it is first needed."""
         if self._replicating is None:
             settings = self._settings
@@ -139,10 +140,12 @@ class Session:
         if error is not None and not isinstance(error, RateLimitError):
             self._emit(Failed(what=ticket.get_name(), error=repr(error)))
 
-    @property
-    def durability(self) -> str:
-        """What is promised of tasks that do not say otherwise."""
-        return self._settings.durability
+    async def executor_for(self, durability: Durability | None) -> Caller:
+        """Give what sends a task's submission; None: as the settings say."""
+        # The embedded server has no replicas to ask.
+        if (durability or self._settings.durability) == "primary" or self._source.embedded:
+            return self.executor
+        return await self._replicate()
 
     @property
     def replies_alive(self) -> bool:

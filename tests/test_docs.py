@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.faults import EXPERIMENTS
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -25,3 +27,16 @@ async def test_the_code_of_a_page_runs(page: Path) -> None:
         result = eval(code, names)  # noqa: S307 - our own pages
         if inspect.isawaitable(result):
             await result
+
+
+def test_what_is_promised_names_experiments_that_exist() -> None:
+    page = (ROOT / "docs" / "promises.md").read_text()
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 10
+    files = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+    assert [name for name in named - {"test_x"} - files if f"def {name}(" not in tests] == []
+    shown = {word for words in re.findall(r"`bench\.faults ([\w ]+)`", page) for word in words.split()}
+    assert shown - {"x"} <= EXPERIMENTS.keys()
+    # Those that are left out are shown by no line.
+    assert EXPERIMENTS.keys() - shown == set()

@@ -583,6 +583,11 @@ async def test_what_belongs_to_functions_or_to_tasks_is_refused_for_the_other(ur
             await other.submit("a", note, 1)
 
 
+async def test_the_embedded_server_has_no_replicas_to_ask() -> None:
+    async with limiter_of("memory://", [], durability="replicated") as limiter:
+        assert await limiter.request("a", task_of(limiter, "note"), 1) == 2
+
+
 async def test_methods_lambdas_and_plain_functions_may_be_tasks_and_keep_their_names() -> None:
     limiter = RateLimiter("memory://")
 
