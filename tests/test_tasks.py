@@ -583,6 +583,23 @@ async def test_what_belongs_to_functions_or_to_tasks_is_refused_for_the_other(ur
             await other.submit("a", note, 1)
 
 
+async def test_what_others_put_among_the_tasks_blocks_nobody(url: str) -> None:
+    async with limiter_of(url, []) as limiter, client_of(url) as client:
+        await limiter.pause("a")
+        note = task_of(limiter, "note")
+        first, broken, last = [await limiter.submit("a", note, n) for n in range(3)]
+        own = broken.id.rpartition("*.")[2]
+        await client.hset("{rl:a:}:t", own, "nonsense")
+        await client.hset("{rl:a:}:t", "unknown", "\n\n")
+        await client.lpush("{rl:a:}:q1", "nonsense", "* a b c d", "*note unknown 1 0 -")
+        await client.zadd("{rl:a:}:x", {"unknown 1@nobody": 1})
+        await client.zadd("{rl:a:}:z", {"unknown": 1})
+        await limiter.resume("a")
+        assert await asyncio.gather(first, last) == [0, 4]
+        assert [letter async for letter in limiter.dead_letters("a")] == []
+        await eventually(lambda: _depth(limiter, 0))
+
+
 async def test_the_embedded_server_has_no_replicas_to_ask() -> None:
     async with limiter_of("memory://", [], durability="replicated") as limiter:
         assert await limiter.request("a", task_of(limiter, "note"), 1) == 2

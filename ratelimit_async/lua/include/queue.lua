@@ -11,6 +11,10 @@
 
 local function entry_of(text)
   local owner, seq, enqueued, deadline, cost, since = string.match(text, '^(%S+) (%S+) (%d+) (%d+) (%S+) ?(%d*)$')
+  if not owner then
+    -- Not ours: past its deadline, so that whoever looks clears it away.
+    owner, seq, enqueued, deadline, cost = '', '', 0, 1, '-'
+  end
   local task = string.match(owner, '^%*(.+)$')
   return {
     text = text,

@@ -30,6 +30,10 @@ local function task_of(group, id)
   end
   local state, priority, attempts, most, enqueued, deadline, stamp, keeps, costs, name, holder, waiters, error, body =
     string.match(record, TASK)
+  if not state then
+    -- Not ours, or written by a version to come.
+    return
+  end
   return {
     id = id,
     state = state,
