@@ -73,13 +73,13 @@ class Call:
             self.future.set_exception(error)
 
 
-def command_of(batch: list[Call], head: tuple[Argument, ...]) -> list[Argument]:
+def command_of(batch: list[Call], head: tuple[Argument, ...]) -> tuple[Argument, ...]:
     """Give the command that sends a batch; `head` tells who calls."""
     script = batch[0].script
     if script is PLAIN:
-        return list(batch[0].entry)
+        return batch[0].entry
     if not script.grouped:
-        return ["EVALSHA", script.sha, *batch[0].entry]
+        return ("EVALSHA", script.sha, *batch[0].entry)
     keys: list[bytes] = []
     arguments: list[Argument] = []
     groups = groups_of(batch)
@@ -96,7 +96,7 @@ def command_of(batch: list[Call], head: tuple[Argument, ...]) -> list[Argument]:
             arguments += call.entry
             if script.tells_again:
                 arguments.append(int(call.again))
-    return ["EVALSHA", script.sha, len(keys), *keys, *head, len(groups), *arguments]
+    return ("EVALSHA", script.sha, len(keys), *keys, *head, len(groups), *arguments)
 
 
 def group_of(call: Call) -> int:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import WeakValueDictionary
 
+import hiredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
@@ -35,7 +36,7 @@ from ratelimit_async._errors import ConfigurationError, RedisUnavailable
 from ratelimit_async._urls import hidden, read_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from redis.asyncio import Redis
     from redis.asyncio.connection import Connection
@@ -54,6 +55,7 @@ __all__ = [
     "embedded_server",
     "hang_up",
     "make_server",
+    "pack",
     "peer",
     "source_of",
 ]
@@ -81,10 +83,9 @@ class Wire(Protocol):
 
     async def connect(self) -> None: ...
     async def disconnect(self, nowait: bool = False) -> None: ...
-    def pack_command(self, *args: bytes | str | int) -> list[bytes]: ...
     async def send_packed_command(
         self,
-        command: Iterable[bytes],
+        command: bytes,
         check_health: bool = True,
     ) -> None: ...
     async def read_response(
@@ -154,9 +155,15 @@ def is_outage(error: BaseException | str) -> bool:
     return isinstance(error, _GONE)
 
 
+def pack(*command: bytes | str | int) -> bytes:
+    """Write a command as it travels; in C, which is most of the client's time saved."""
+    # Its stub knows tuples of one.
+    return cast("bytes", hiredis.pack_command(cast("Any", command)))
+
+
 async def ask(wire: Wire, *command: bytes | str | int) -> Any:
     """Send one command over a connection that nobody else uses, and read its reply; the caller bounds the time."""
-    await wire.send_packed_command(wire.pack_command(*command), check_health=False)
+    await wire.send_packed_command(pack(*command), check_health=False)
     return await wire.read_response(disable_decoding=True)
 
 

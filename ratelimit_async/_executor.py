@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ratelimit_async._batches import PLAIN, Call, command_of, group_of, groups_of
 from ratelimit_async._breaker import Breaker
-from ratelimit_async._connection import FAILURES, UNWILLING, NoScriptError, ResponseError, ask, hang_up
+from ratelimit_async._connection import FAILURES, UNWILLING, NoScriptError, ResponseError, ask, hang_up, pack
 from ratelimit_async._errors import RateLimitError, RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
 
@@ -180,13 +180,13 @@ class Executor:
             packed: list[bytes] = []
             while self._pending and len(self._flying) < self.most_batches:
                 if batch := self._next_batch():
-                    packed += wire.pack_command(*command_of(batch, self.head))
+                    packed.append(pack(*command_of(batch, self.head)))
                     if self._replicas and batch[0].script is not PLAIN:
                         # Well within the time after which an answer counts as missing.
-                        packed += wire.pack_command("WAIT", self._replicas, int(self._timeout * 500))
+                        packed.append(pack("WAIT", self._replicas, int(self._timeout * 500)))
                     self._flying.append((loop.time(), batch))
             if packed:
-                await wire.send_packed_command(packed, check_health=False)
+                await wire.send_packed_command(b"".join(packed), check_health=False)
 
     def _next_batch(self) -> list[Call]:
         """Take the next calls that share a script; the order of one key's calls is kept."""
@@ -243,7 +243,7 @@ class Executor:
 
     async def _load(self, wire: Wire) -> None:
         """Load all scripts; nothing else is on the wire meanwhile."""
-        packed = [part for script in self._scripts for part in wire.pack_command("SCRIPT", "LOAD", script.source)]
+        packed = b"".join(pack("SCRIPT", "LOAD", script.source) for script in self._scripts)
         async with asyncio.timeout(self._timeout):
             # Where a password is missing, a PING is told so; an unauthenticated script is cut off for its length.
             await ask(wire, "PING")

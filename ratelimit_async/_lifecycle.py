@@ -170,7 +170,9 @@ class Lifecycle:
         return found.config
 
     def _key_of(self, name: object, by: object) -> Key:
-        return self._names.key(decode_name(name), decode_subject(by))
+        # What was found lately has been checked then.
+        found = self._names.recent(name, by)
+        return found or self._names.key(decode_name(name), decode_subject(by))
 
     def _prepare(self, name: str, by: str | int | None, cost: Cost = 1) -> tuple[Session, Key, Mapping[str, int]]:
         session = self._live()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from ratelimit_async._connection import FAILURES, hang_up
+from ratelimit_async._connection import FAILURES, hang_up, pack
 from ratelimit_async._errors import RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
 
@@ -67,7 +67,7 @@ class Listener:
             self.problem = error.problem
             raise
         try:
-            await wire.send_packed_command(wire.pack_command("SUBSCRIBE", self._own, self._all), check_health=False)
+            await wire.send_packed_command(pack("SUBSCRIBE", self._own, self._all), check_health=False)
             await self._read(wire)
         except FAILURES as error:
             text = self.problem = str(error) or f"no sign of life for {2 * _SILENCE} s"
@@ -87,7 +87,7 @@ class Listener:
                 if asked:
                     raise
                 asked = True
-                await wire.send_packed_command(wire.pack_command("PING"), check_health=False)
+                await wire.send_packed_command(pack("PING"), check_health=False)
                 continue
             asked = False
             if not self._source.current(wire):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from importlib import resources
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALL", "Admission", "Charged", "ControlState", "Scripts", "StatusReply", "Sync", "allow_in_shadow"]
 
+_REASONS: dict[bytes, Reason] = {b"ok": "ok", b"limit": "limit", b"queue": "queue", b"paused": "paused"}
 # Keys that one step of a scan looks at: well below a millisecond.
 _SCANNED = 500
 # Leases without a sign of life after which a client no longer counts as alive: an outage is no death.
@@ -135,15 +136,18 @@ class Scripts:
         self.grace = int(grace * 1e6)
         executor.head = (client, int(client_lease * 1e6), int(driver_lease * 1e6), channels)
 
-    async def hit(self, key: Key, costs: Mapping[str, int]) -> Decision:
-        """Charge now or not at all."""
+    def hit(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
+        """Charge now or not at all; the reply is for `decision`."""
         entry = ("hit", 0, 0, _text(key, costs), 0, 0, 0)
-        reply = await self._executor.call(ALL["admit"], key, entry, replayable=False)
-        return _decision(key, *reply)
+        return self._executor.call(ALL["admit"], key, entry, replayable=False)
 
-    async def check(self, key: Key, costs: Mapping[str, int]) -> Decision:
-        """Look, take nothing."""
-        reply = await self._admit(key, "check", costs=_text(key, costs))
+    def check(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
+        """Look, take nothing; the reply is for `decision`."""
+        return self._admit(key, "check", costs=_text(key, costs))
+
+    @staticmethod
+    def decision(key: Key, reply: list[Any]) -> Decision:
+        """Read a reply to `hit` or `check`."""
         return _decision(key, *reply)
 
     def request(
@@ -357,7 +361,7 @@ def _decision(
     limits = key.config.parsed
     return Decision(
         allowed=bool(allowed),
-        reason=cast("Reason", reason.decode()),
+        reason=_REASONS[reason],
         # A configuration of fewer limits may have come since the call was sent.
         limit=limits[min(index, len(limits)) - 1],
         remaining=remaining,
