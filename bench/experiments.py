@@ -103,8 +103,19 @@ async def limiters(url: str, count: int, **settings: float) -> AsyncIterator[lis
         yield those
 
 
-async def load(those: list[RateLimiter], requests: int, kind: str, journal: Journal, *, at_once: bool = False) -> None:
-    """Request so many turns, twice as fast as they are granted or all at once; wait for their ends."""
+async def load(
+    those: list[RateLimiter],
+    requests: int,
+    kind: str,
+    journal: Journal,
+    *,
+    at_once: bool = False,
+    stops: float = 0.0,
+) -> None:
+    """Request so many turns, twice as fast as they are granted or all at once; wait for their ends.
+
+    `stops`: seconds for which nothing can be granted.
+    """
     takes = requests * PERIOD / AMOUNT
 
     async def arrive(n: int, delay: float) -> None:
@@ -113,7 +124,7 @@ async def load(those: list[RateLimiter], requests: int, kind: str, journal: Jour
 
     tasks = [asyncio.create_task(arrive(n, 0.0 if at_once else random.uniform(0, takes / 2))) for n in range(requests)]
     # Those without an end after this are the lost ones.
-    await asyncio.wait(tasks, timeout=PATIENCE + takes)
+    await asyncio.wait(tasks, timeout=PATIENCE + takes + stops)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -175,7 +186,9 @@ async def _hung(rounds: int, kind: str, seconds: float, *, through_proxy: bool) 
             # Enough that somebody waits until the last round is over. All of them wait before the first: who comes
             # while Redis does not answer is refused, and that is another promise.
             requests = int((rounds + 1) * AMOUNT / PERIOD)
-            loading = asyncio.create_task(load(those, requests, kind, journal, at_once=True))
+            loading = asyncio.create_task(
+                load(those, requests, kind, journal, at_once=True, stops=rounds * (seconds + 2))
+            )
             for _ in range(rounds):
                 await asyncio.sleep(0.5)
                 if through_proxy:

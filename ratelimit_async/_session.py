@@ -87,6 +87,8 @@ class Session:
         self._stop = asyncio.Event()
         self._open = False
         self._changes: set[asyncio.Task[None]] = set()
+        self._missed = False
+        self._catching: asyncio.Task[None] | None = None
         self._runner = asyncio.create_task(self._run(), name="ratelimit_async")
 
     async def start(self) -> None:
@@ -223,14 +225,27 @@ class Session:
         self.processor.look_at_all()
         self._spawn(self._sync())
 
-    def _spawn(self, change: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, change: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
+        return task
 
     async def _catch_up(self) -> None:
-        await self._read_control()
-        await self._sync()
+        """Ask for what may have been missed; where that is being asked already, once more after it, for all."""
+        self._missed = True
+        if self._catching is None:
+            self._catching = self._spawn(self._catch_up_again())
+        await asyncio.shield(self._catching)
+
+    async def _catch_up_again(self) -> None:
+        try:
+            while self._missed:
+                self._missed = False
+                await self._read_control()
+                await self._sync()
+        finally:
+            self._catching = None
 
     async def _recover(self, waiters: list[Waiter]) -> None:
         try:
@@ -247,7 +262,8 @@ class Session:
     async def _sync(self) -> None:
         with contextlib.suppress(RateLimitError):
             await self.requests.sync(scan=True)
-        await self.task_tickets.sync()
+        with contextlib.suppress(RateLimitError):
+            await self.task_tickets.sync()
 
     async def _read_control(self) -> None:
         # Without an answer the timer asks again.

@@ -149,6 +149,11 @@ class TaskScripts:
         """Ask what became of a task; `told`: and be told of its end."""
         return _outcome(await self._call(key, "outcome", own, int(told)))
 
+    async def which(self, key: Key, owns: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Ask which tasks have ended, and which are not known."""
+        ended, unknown = await self._call(key, "which", "", " ".join(owns))
+        return [own.decode() for own in ended], [own.decode() for own in unknown]
+
     async def cancel(self, key: Key, own: str, reason: str, *, waiting_only: bool = False) -> str:
         """Cancel a task; what it was, '' where there was nothing to cancel."""
         reply = await self._call(key, "cancel", own, escape_word(reason), int(waiting_only))

@@ -18,6 +18,7 @@ from ratelimit_async._errors import (
 from ratelimit_async._events import Cancelled, Expired, Queued, Rejected
 from ratelimit_async._grants import Ticket
 from ratelimit_async._keys import task_id
+from ratelimit_async._waiter import MOST_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -49,7 +50,7 @@ class _Awaited:
 class TaskTickets:
     """Submits tasks and waits for their ends."""
 
-    def __init__(self, scripts: TaskScripts, emit: Emit, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(self, scripts: TaskScripts, emit: Emit, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         """Start with none."""
         self._scripts = scripts
         self._emit = emit
@@ -94,8 +95,16 @@ class TaskTickets:
 
     async def sync(self) -> None:
         """Ask for all ends that are waited for: something may have been missed."""
-        places = list(self._awaited.items())
-        await asyncio.gather(*(self._ask_quietly(awaited, own, told=True) for (_, own), awaited in places))
+        by_key: dict[Key, list[str]] = {}
+        for (_, own), awaited in self._awaited.items():
+            by_key.setdefault(awaited.key, []).append(own)
+        jobs = [(key, owns[i : i + MOST_IDS]) for key, owns in by_key.items() for i in range(0, len(owns), MOST_IDS)]
+        await asyncio.gather(*(self._sync_key(key, owns) for key, owns in jobs))
+
+    async def _sync_key(self, key: Key, owns: list[str]) -> None:
+        ended, unknown = await self._scripts.which(key, owns)
+        known = ((own, self._awaited.get((key.driver, own))) for own in (*ended, *unknown))
+        await asyncio.gather(*(self._ask_quietly(one, own, told=True) for own, one in known if one is not None))
 
     async def tick(self) -> None:
         """Do so now and then."""

@@ -38,13 +38,14 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 class _Attempt:
     """An attempt that runs here."""
 
-    __slots__ = ("begun", "cost", "key", "lost", "runner")
+    __slots__ = ("begun", "cost", "ending", "key", "lost", "runner")
 
     def __init__(self, key: Key, begun: Begun, runner: asyncio.Task[Any]) -> None:
         self.key = key
         self.begun = begun
         self.runner = runner
         self.cost: dict[str, int] | None = None
+        self.ending = False
         self.lost = False
 
 
@@ -207,7 +208,10 @@ class Worker:
         found = await self._tasks.work(key, self._room_for(key), self._registry.words, self._held(key))
         now = asyncio.get_running_loop().time()
         for own in found.lost:
-            self.on_stop(key, own)
+            attempt = self._attempts.get((key.driver, own))
+            # The end of one that is being told may have arrived, and only its reply been lost.
+            if attempt is not None and not attempt.ending:
+                self.on_stop(key, own)
         if doubtful:
             self.on_granted(key, found.granted)
         if found.left:
@@ -295,11 +299,12 @@ class Worker:
     async def _finish(self, attempt: _Attempt, outcome: str, wait: float, error: str, result: bytes) -> None:
         key, begun = attempt.key, attempt.begun
         self._release(attempt)
+        attempt.ending = True
         sent = asyncio.create_task(self._tell(attempt, outcome, wait, error, result))
         state = await _through(sent)
         request_id = task_id(key.label, begun.own)
-        if not state:
-            self.on_stop(key, begun.own)
+        if not state and not attempt.lost:
+            self._emit(Lost(name=key.name, by=key.by, id=request_id, task=begun.task))
         elif state == "D":
             self._emit(
                 Dead(name=key.name, by=key.by, id=request_id, task=begun.task, attempts=begun.attempt, error=error)

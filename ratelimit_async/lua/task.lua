@@ -7,11 +7,12 @@
 --          finish: token, outcome (S, F failed, K not to be tried again, B given back), us to the next attempt,
 --                  'room error' (percent-encoded), result
 --          work: room (-1: this worker leaves), names, 'id token costs' of what it runs, grace (us)
---          outcome: 1: this client is told of its end; cancel: reason, percent-encoded, 1: only if it waits; dead: first, last; requeue; delete
+--          which: ids; outcome: 1: this client is told of its end; cancel: reason, percent-encoded, 1: only if it waits; dead: first, last; requeue; delete
 -- Reply:   submit: {'Q', position, estimate us}, {'F'} full, {'L'} too large, or as outcome where the id is known
 --          begin: {attempts, most, stamp, costs, name, arguments, priority}, or '' where it is not to be run
 --          finish: what it is now, Q, S, D; or '' where the token is not valid any more
 --          work: {tasks that have not ended, {ids not to be run any more}, {ids granted and not begun}}
+--          which: {{ids that have ended}, {ids that are not known}}
 --          outcome: {state, attempts, error, result, name} or {''}; cancel: what it was, '' unknown
 --          dead: {id, when, attempts, name, error, arguments, ...}; requeue, delete: 1, or 0 where there is none
 -- Cost:    O(log tasks); cancel O(depth); work and dead O(what is told)
@@ -192,6 +193,23 @@ end
 function ops.outcome(group, id, attached)
   local task = task_of(group, id)
   return task and outcome_of(group, task, attached == '1') or { '' }
+end
+
+-- Without their bodies: there may be many.
+function ops.which(group, _, ids)
+  local names, ended, unknown = {}, {}, {}
+  for id in string.gmatch(ids, '%S+') do
+    names[#names + 1] = id
+  end
+  local at, died = redis.call('ZMSCORE', group.ended, unpack(names)), redis.call('ZMSCORE', group.dead, unpack(names))
+  for i, id in ipairs(names) do
+    if at[i] or died[i] then
+      ended[#ended + 1] = id
+    elseif redis.call('HEXISTS', group.tasks, id) == 0 then
+      unknown[#unknown + 1] = id
+    end
+  end
+  return { ended, unknown }
 end
 
 -- Wherever it waits: in the queue, granted, delayed or parked.
