@@ -59,7 +59,8 @@ def tests(session: nox.Session) -> None:
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(HERE / name, place / name)
     session.chdir(place)
-    cover = [] if session.posargs else ["--cov", "--cov-report=term-missing:skip-covered"]
+    # Two at a time: much of the time is spent waiting for leases and elections.
+    cover = [] if session.posargs else ["-n2", "--cov", "--cov-report=term-missing:skip-covered"]
     session.run("python", "-m", "pytest", *cover, *session.posargs)
 
 

@@ -131,8 +131,9 @@ async def compare(server: RedisServer, way: str, *, seconds: float, repetitions:
     return statistics.median(shares), storms
 
 
-async def storm_of_turns(server: RedisServer, seconds: float) -> tuple[int, int, int]:
-    """Wait for turns with short deadlines: turns that ran, turns that were cancelled, and charges at the end."""
+async def storm_of_turns(server: RedisServer, seconds: float, *, stormy: bool = True) -> tuple[int, int, int]:
+    """Wait for turns, with short deadlines: turns that ran, turns that were cancelled, and charges at the end."""
+    server.call("FLUSHALL")
     ran = cancelled = 0
     loop = asyncio.get_running_loop()
     async with RateLimiter(server.url, limits=LIMITS, hooks=[]) as limiter:
@@ -142,7 +143,8 @@ async def storm_of_turns(server: RedisServer, seconds: float) -> tuple[int, int,
             nonlocal ran, cancelled
             while loop.time() < end:
                 try:
-                    async with asyncio.timeout(random.uniform(SHORTEST, LONGEST)), limiter.acquire("turns"):
+                    deadline = random.uniform(SHORTEST, LONGEST) if stormy else AMPLE
+                    async with asyncio.timeout(deadline), limiter.acquire("turns"):
                         ran += 1
                 except TimeoutError:
                     cancelled += 1
@@ -175,8 +177,9 @@ def main() -> None:
             cancels, swallowed = sum(storm.cancels for storm in storms), sum(storm.swallowed for storm in storms)
             most = max(storm.connections for storm in storms)
             print(f"  {way:12}   {share:28.2f}   {rate:22.0f}   {cancels:7}   {swallowed:9}   {most:11}", flush=True)
+        calm, _, _ = asyncio.run(storm_of_turns(server, arguments.seconds, stormy=False))
         ran, cancelled, charged = asyncio.run(storm_of_turns(server, arguments.seconds))
-        print(f"  turns in a queue: {ran} ran, {cancelled} were cancelled, {charged} are charged")
+        print(f"  turns in a queue: {ran} ran of {calm} without a storm, {cancelled} cancelled, {charged} are charged")
 
 
 if __name__ == "__main__":

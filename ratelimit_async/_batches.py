@@ -21,7 +21,7 @@ MOST_ENTRIES = 32
 class Script:
     """A Lua script; `grouped` ones take many keys and entries in one call."""
 
-    __slots__ = ("durable", "grouped", "most", "name", "sha", "source", "tells_again")
+    __slots__ = ("durable", "grouped", "most", "name", "sha", "source", "tells_again", "urgent")
 
     def __init__(
         self,
@@ -32,11 +32,12 @@ class Script:
         most: int = MOST_ENTRIES,
         tells_again: bool = False,
         durable: bool = False,
+        urgent: bool = False,
     ) -> None:
         """Keep the source and its digest; `most` bounds the entries of one call.
 
         `tells_again`: each entry ends with 1 where an earlier sending of it may have arrived, otherwise 0.
-        `durable`: it gets the keys of durable tasks besides.
+        `durable`: it gets the keys of durable tasks besides. `urgent`: it may go before calls that came earlier.
         """
         self.name = name
         self.source = source
@@ -45,6 +46,7 @@ class Script:
         self.most = most
         self.tells_again = tells_again
         self.durable = durable
+        self.urgent = urgent
 
 
 # Stands for what is no script: its entry is a whole command.

@@ -41,6 +41,8 @@ class Unconfirmed(Exception):
 class Executor:
     """Sends script calls and hands out their replies."""
 
+    # Whether urgent calls go first.
+    reorders = True
     # Batches on the wire at once: enough to keep the server busy, few enough that calls gather behind them.
     most_batches = 4
 
@@ -59,6 +61,7 @@ class Executor:
         self._emit = emit
         self._replicas = replicas
         self._pending: deque[Call] = deque()
+        self._urgent: dict[Script, deque[Call]] = {}
         self._flying: deque[tuple[float, list[Call]]] = deque()
         self._wake = asyncio.Event()
         self._wire: Wire | None = None
@@ -83,7 +86,10 @@ class Executor:
         if self._shut is not None:
             call.fail(self._refusal())
         else:
-            self._pending.append(call)
+            if call.script.urgent and self.reorders:
+                self._urgent.setdefault(call.script, deque()).append(call)
+            else:
+                self._pending.append(call)
             self._wake.set()
 
     @property
@@ -174,12 +180,12 @@ class Executor:
     async def _write(self, wire: Wire) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            while not self._pending or len(self._flying) >= self.most_batches or self._unloaded:
+            while not (queue := self._queue()) or len(self._flying) >= self.most_batches or self._unloaded:
                 self._wake.clear()
                 await self._wake.wait()
             packed: list[bytes] = []
-            while self._pending and len(self._flying) < self.most_batches:
-                if batch := self._next_batch():
+            while (queue := self._queue()) and len(self._flying) < self.most_batches:
+                if batch := self._next_batch(queue):
                     packed.append(pack(*command_of(batch, self.head)))
                     if self._replicas and batch[0].script is not PLAIN:
                         # Well within the time after which an answer counts as missing.
@@ -188,16 +194,20 @@ class Executor:
             if packed:
                 await wire.send_packed_command(b"".join(packed), check_health=False)
 
-    def _next_batch(self) -> list[Call]:
-        """Take the next calls that share a script; the order of one key's calls is kept."""
+    def _queue(self) -> deque[Call]:
+        """Give the calls to send next; what is urgent goes first, each of its scripts by itself."""
+        return next((calls for calls in self._urgent.values() if calls), self._pending)
+
+    def _next_batch(self, queue: deque[Call]) -> list[Call]:
+        """Take the next calls that share a script; but for urgent ones, the order of one key's calls is kept."""
         batch: list[Call] = []
-        while self._pending:
-            call = self._pending[0]
+        while queue:
+            call = queue[0]
             if batch and (
                 call.script is not batch[0].script or not call.script.grouped or len(batch) >= call.script.most
             ):
                 break
-            self._pending.popleft()
+            queue.popleft()
             # Whoever was cancelled before sending must not be charged.
             if not call.future.cancelled():
                 batch.append(call)
@@ -331,7 +341,7 @@ class Executor:
                     lost = f"connection lost before the reply: {text}"
                     call.fail(RedisUnavailable(failure.address, lost, outage=failure.outage))
         self._flying.clear()
-        self._pending.extendleft(reversed(replay))
+        self._pending.extendleft(reversed([*replay, *self._take_urgent()]))
         self._problem = failure
         refused, self._refused = self._refused is not None, None
         hung = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
@@ -351,15 +361,21 @@ class Executor:
     def _fail_overdue(self) -> None:
         oldest = asyncio.get_running_loop().time() - self._timeout
         kept: deque[Call] = deque()
-        for call in self._pending:
+        for call in (*self._take_urgent(), *self._pending):
             if call.since < oldest:
                 call.fail(self._problem.copy())
             else:
                 kept.append(call)
         self._pending = kept
 
+    def _take_urgent(self) -> list[Call]:
+        urgent = [call for calls in self._urgent.values() for call in calls]
+        self._urgent.clear()
+        return urgent
+
     def _all(self) -> list[Call]:
-        return [*self._pending, *self._unloaded, *(call for _, batch in self._flying for call in batch)]
+        flying = [call for _, batch in self._flying for call in batch]
+        return [*self._take_urgent(), *self._pending, *self._unloaded, *flying]
 
 
 async def _response(wire: Wire) -> Any:

@@ -45,6 +45,8 @@ _LATER = (TryAgainError, ClusterDownError, *UNWILLING)
 class NodeExecutor(Executor):
     """Serves the calls of one primary; what it does not own goes back to the router."""
 
+    # A call may have to go to another node, and its key's later ones after it.
+    reorders = False
     # A batch holds one key's calls only, so more of them are under way.
     most_batches = 32
 
@@ -84,12 +86,12 @@ class NodeExecutor(Executor):
         self._pending.clear()
         return calls
 
-    def _next_batch(self) -> list[Call]:
+    def _next_batch(self, queue: deque[Call]) -> list[Call]:
         """Take the next calls that share script and key, so slot; the order of one key's calls is kept."""
-        first = self._pending.popleft()
+        first = queue.popleft()
         batch, skipped = [first], list[Call]()
-        while first.script.grouped and self._pending and len(batch) < first.script.most and len(skipped) < _SKIPPED:
-            call = self._pending.popleft()
+        while first.script.grouped and queue and len(batch) < first.script.most and len(skipped) < _SKIPPED:
+            call = queue.popleft()
             if call.key is not first.key:
                 skipped.append(call)
             elif call.script is first.script:
@@ -97,7 +99,7 @@ class NodeExecutor(Executor):
             else:
                 skipped.append(call)
                 break
-        self._pending.extendleft(reversed(skipped))
+        queue.extendleft(reversed(skipped))
         # Whoever was cancelled before sending must not be charged.
         return [call for call in batch if not call.future.cancelled()]
 

@@ -59,6 +59,9 @@ ALL = {
         most=_MOST.get(name, MOST_ENTRIES),
         tells_again=name in ("admit", "adjust", "claim", "sync", "task"),
         durable=name in ("grant", "status", "task"),
+        # Each is about requests whose earlier calls have been answered. Behind a flood of newcomers, who is granted
+        # would be gone before it hears of it.
+        urgent=name in ("grant", "claim", "withdraw"),
     )
     for name, source in sorted(_sources().items())
 }

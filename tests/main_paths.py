@@ -163,14 +163,19 @@ async def _tasks(limiter: RateLimiter, waiter: RateLimiter, look: Callable[[], A
         await limiter.result(dead.id)
     assert {letter.id async for letter in limiter.dead_letters("levels")} == {dead.id, again.id}
     await limiter.delete(dead.id)
+    waiting = asyncio.create_task(waiter.result(parked.id))
+    await eventually(lambda: waiter._session.task_tickets._awaited)  # type: ignore[union-attr]
+    await waiter._session.task_tickets.sync()  # type: ignore[union-attr]
     await limiter.cancel(parked.id)
-    await limiter.pause("levels")
-    waits = await limiter.submit("levels", tasks["run"], 1)
+    with pytest.raises(RequestCancelled):
+        await waiting
+    await limiter.pause("levels", by="paused")
+    waits = await limiter.submit("levels", tasks["run"], 1, by="paused")
     await look()
     waits.cancel()
     with pytest.raises(RequestCancelled):
         await waits
-    await limiter.resume("levels")
+    await limiter.resume("levels", by="paused")
     # Nobody replicates here.
     with contextlib.suppress(DurabilityUnknown, RedisUnavailable):
         await limiter.submit("levels", tasks["run"], 1, durability="replicated")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 from typing import TYPE_CHECKING
 
@@ -45,10 +46,8 @@ async def clock(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cloc
     for name, script in ALL.items():
         source = script.source.replace("redis.call('TIME')", told)
         assert source != script.source
-        told_again, durable = script.tells_again, script.durable
-        patched = Script(
-            name, source, grouped=script.grouped, most=script.most, tells_again=told_again, durable=durable
-        )
+        patched = copy.copy(script)
+        patched.source, patched.sha = source, Script(name, source).sha
         monkeypatch.setitem(ALL, name, patched)
     async with client_of(url) as client:
         clock = Clock(client)
