@@ -146,6 +146,8 @@ class ClusterSetup:
     """Three primaries with a replica each, which notice a death within a second."""
 
     def __init__(self) -> None:
+        # Where slots were moved to.
+        self._moved: dict[int, RedisServer] = {}
         self.servers = [
             RedisServer(
                 *("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1000"),
@@ -243,10 +245,14 @@ class ClusterSetup:
         """Kill -9 the owner of a slot; give the server that is gone."""
         server = self.owner_of(slot)
         server.kill()
+        # Another one owns its slots from now on.
+        self._moved.clear()
         return server
 
     def reshard(self, slot: int, to: RedisServer, pause: float = 0.0) -> None:
         """Move a slot as redis-cli does, key by key; `pause`, s, before the keys move and after."""
+        with contextlib.suppress(RuntimeError):
+            until(self._settled, "epochs", bound=5)
         source = self.owner_of(slot)
         to.call("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
         source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(to))
@@ -255,15 +261,20 @@ class ClusterSetup:
             source.call("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
         time.sleep(pause)
         others = [server for server in self.primaries() if server not in (to, source)]
-        # Gossip that was under way may undo it for some: said again until all agree. Epochs that were raised at once
-        # are the same for a moment: a move before that is settled loses the slot.
+        self._moved[slot] = to
+        # Gossip that was under way may undo it for some, and moves before it, too: said again until all agree. Epochs
+        # that were raised at once are the same for a moment: a move before that is settled loses the slot.
         for _ in range(10):
-            for server in (to, source, *others):
-                server.call("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(to))
+            for moved, owner in self._moved.items():
+                for server in (to, source, *others):
+                    with contextlib.suppress(redis.ResponseError):
+                        server.call("CLUSTER", "SETSLOT", moved, "NODE", self.id_of(owner))
             with contextlib.suppress(RuntimeError):
                 until(self._settled, "epochs", bound=2)
                 return
-            to.call("CLUSTER", "BUMPEPOCH")
+            for owner in set(self._moved.values()):
+                owner.call("CLUSTER", "BUMPEPOCH")
+                time.sleep(0.2)
         views = {server.port: self._view(server) for server in self.primaries()}
         raise RuntimeError(f"slot {slot} finds no owner: {views}")
 
@@ -279,6 +290,7 @@ class ClusterSetup:
 
     def reshard_all(self, source: RedisServer, to: RedisServer) -> None:
         """Move all slots of a node: those with keys one by one, the empty ones at once."""
+        self._moved.clear()
         while slots := [slot for node in self._nodes(source) if "myself" in node[2] for slot in _slots(node[8:])]:
             with source.client.pipeline(transaction=False) as pipe:
                 for slot in slots:
