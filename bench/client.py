@@ -1,4 +1,7 @@
-"""One client process: `python -m bench.client JOB`, a Job as JSON; prints what it Measured as JSON."""
+"""One client process: `python -m bench.client JOB`, a Job as JSON.
+
+Prints that it is ready, reads from its input at which time to start, and prints what it Measured as JSON.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from bench.workloads import Measured
 
 KINDS = {"closed": run_closed, "open": run_open, "wait": run_contended, "memory": run_memory}
+READY = "ready\n"
 # Seconds that using up keys and reading the count may take.
 SETTING_UP = 5.0
 
@@ -38,12 +42,15 @@ async def work(job: Job) -> Measured:
     await peer.setup()
     try:
         left = PERIOD - time.time() % PERIOD
-        if peer.aligned and not job.start and left < job.seconds * 1.5 + SETTING_UP:
+        if peer.aligned and workload.kind != "wait" and left < job.seconds * 1.5 + SETTING_UP:
             await asyncio.sleep(left)
         if denies:
             subjects = [str(by) for by in range(workload.keys)]
             await in_groups(lambda by: peer.check("shut", by), subjects)
         already = await peer.counted("shut") if workload.call == "submit" else 0
+        print(READY, end="", flush=True)
+        start = float(await asyncio.to_thread(sys.stdin.readline))
+        await asyncio.sleep(start - time.time())
         measured = await KINDS[workload.kind](job, peer, meter)
         if workload.kind in ("closed", "open"):
             name = "shut" if workload.call == "submit" else "open"

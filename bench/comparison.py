@@ -6,12 +6,14 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from bench.client import READY
 from bench.contended import contention
 from bench.peers import can, missing, versions
 from bench.workloads import (
@@ -39,8 +41,8 @@ WORKLOADS = {
 # Seconds that a run lasts, by its kind; and in a short bench.
 SECONDS = {"closed": 1.5, "open": 2.0, "wait": 5.0, "memory": 0.0}
 QUICK_SECONDS = {"closed": 0.2, "open": 0.3, "wait": 1.0, "memory": 0.0}
-# Seconds after which a client is given up; and those that several need to be ready.
-PATIENCE, GETTING_READY = 120.0, 2.0
+# Seconds after which clients are given up; and those after which all of them have heard of the start.
+PATIENCE, WORD_TRAVELS = 120.0, 0.1
 
 
 class Results(msgspec.Struct, kw_only=True):
@@ -82,48 +84,49 @@ class Bench:
             workload=workload,
             seconds=self._seconds[workload.kind],
             cores=self._cores,
-            start=time.time() + GETTING_READY if workload.kind == "wait" else 0.0,
         )
         row = Row(workload=workload, peer=peer, repetition=repetition)
         try:
-            several = _run_clients(job)
+            start, several = _run_clients(job)
         except RuntimeError as error:
             row.problem = str(error)
             return row
-        row.measured = _joined(job, several)
+        row.measured = _joined(job, start, several)
         if row.measured.allowed != row.measured.counted:
             row.problem = f"{row.measured.allowed} were allowed, but {row.measured.counted} counted in Redis"
         return row
 
 
-def _run_clients(job: Job) -> list[Measured]:
-    """Run a job in as many processes as it says."""
+def _run_clients(job: Job) -> tuple[float, list[Measured]]:
+    """Run a job in as many processes as it says, all from one time on; gives that, too."""
     command = [sys.executable, "-m", "bench.client", msgspec.json.encode(job).decode()]
     clients = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(job.workload.processes)
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(job.workload.processes)
     ]
+    watch = threading.Timer(PATIENCE, lambda: [client.kill() for client in clients])
+    watch.start()
     try:
-        told = [client.communicate(timeout=PATIENCE) for client in clients]
-    except subprocess.TimeoutExpired:
-        message = f"no answer within {PATIENCE:g} s"
-        raise RuntimeError(message) from None
+        ready = [client.stdout is not None and client.stdout.readline() == READY for client in clients]
+        start = time.time() + WORD_TRAVELS
+        told = [client.communicate(f"{start}\n" if all(ready) else "") for client in clients]
     finally:
+        watch.cancel()
         for client in clients:
-            if client.poll() is None:
-                client.kill()
-                client.communicate()
+            client.kill()
+            client.wait()
     for client, (_, error) in zip(clients, told, strict=True):
         if client.returncode:
-            lines = error.decode(errors="replace").strip().splitlines() or [f"exit code {client.returncode}"]
+            lines = error.strip().splitlines() or [f"ended with {client.returncode}, after {PATIENCE:g} s at most"]
             raise RuntimeError(lines[-1])
-    return [msgspec.json.decode(out, type=Measured) for out, _ in told]
+    return start, [msgspec.json.decode(out, type=Measured) for out, _ in told]
 
 
-def _joined(job: Job, several: list[Measured]) -> Measured:
+def _joined(job: Job, start: float, several: list[Measured]) -> Measured:
     if job.workload.kind != "wait":
         return several[0]
     joined = several[0]
-    joined.contention = contention(job.workload, job.seconds, job.start, several)
+    joined.contention = contention(job.workload, job.seconds, start, several)
     joined.grants = []
     return joined
 

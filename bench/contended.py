@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 async def run_contended(job: Job, peer: Peer, meter: Meter) -> Measured:
-    """Wait again and again until the end, from a start that all processes share."""
+    """Wait again and again until the end."""
     workload = job.workload
     grants: list[tuple[int, float, float]] = []
     asks: dict[int, float] = {}
@@ -32,7 +32,6 @@ async def run_contended(job: Job, peer: Peer, meter: Meter) -> Measured:
                 # Not all of them give way by themselves when they need not wait.
                 await asyncio.sleep(0)
 
-    await asyncio.sleep(max(job.start - time.time(), 0))
     before = meter.read()
     tasks = [asyncio.create_task(wait_again(which)) for which in range(workload.callers)]
     done, running = await asyncio.wait(tasks, timeout=job.seconds, return_when=asyncio.FIRST_EXCEPTION)

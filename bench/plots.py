@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from bench.comparison import Results
     from bench.tables import Spread, Summary
 
-WIDTH, HEIGHT = 860, 430
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 60, 90
+WIDTH, HEIGHT = 860, 440
+LEFT, RIGHT, TOP, BOTTOM = 70, 20, 60, 105
 COLOURS = ("#9aa0a6", "#e8a33d", "#5b8def", "#8fb3f5", "#3aa387", "#86c9b5", "#b07cc6", "#d63f3f", "#e98787", "#f3b8b8")
 COLOUR = dict(zip(PEERS, COLOURS, strict=True))
 STYLE = "text{font:12px system-ui,sans-serif;fill:#333}.t{font-size:15px;font-weight:600}.s{font-size:11px;fill:#777}"
@@ -40,15 +40,16 @@ def write_plots(results: Results, directory: Path) -> list[Path]:
     """Write those plots for which there are figures."""
     found = summaries(results)
     directory.mkdir(parents=True, exist_ok=True)
-    note = (
-        f"{results.command} - {results.date}, medians and range of {results.repetitions} interleaved repetitions, "
-        f"Python {results.machine['python']}, Redis {results.machine['redis']}"
-    )
+    note = [
+        f"medians and range of {results.repetitions} interleaved repetitions, {results.date}, "
+        + ", ".join(f"{name} {results.machine[name]}" for name in ("python", "redis", "cores")),
+        results.command,
+    ]
     plots = {
         "throughput": _throughput(found, note),
         "cpu": _cpu(found, note),
-        "open_loop": _open_loop(found, 1000, note),
-        "open_loop_one_key": _open_loop(found, 1, note),
+        "open_loop": _open_loop(found, one_key=False, note=note),
+        "open_loop_one_key": _open_loop(found, one_key=True, note=note),
     }
     written = []
     for name, plot in plots.items():
@@ -59,7 +60,7 @@ def write_plots(results: Results, directory: Path) -> list[Path]:
     return written
 
 
-def _throughput(found: dict[Workload, dict[str, Summary]], note: str) -> str:
+def _throughput(found: dict[Workload, dict[str, Summary]], note: list[str]) -> str:
     """Ratios to raw redis-py, by callers."""
     groups = {}
     for workload, peers in found.items():
@@ -67,11 +68,11 @@ def _throughput(found: dict[Workload, dict[str, Summary]], note: str) -> str:
             ratios = [(peer, one.ratio) for peer, one in peers.items() if one.ratio is not None]
             plural = "s" if workload.callers > 1 else ""
             groups[f"{workload.callers} caller{plural}"] = [Bar(peer, *ratio) for peer, ratio in ratios]
-    title = f"Checks per second, as a multiple of raw {BASE} in the same repetition (1,000 keys, closed loop)"
+    title = f"Checks per second, as a multiple of raw {BASE}'s; closed loop, many keys"
     return _bars(title, groups, note)
 
 
-def _cpu(found: dict[Workload, dict[str, Summary]], note: str) -> str:
+def _cpu(found: dict[Workload, dict[str, Summary]], note: list[str]) -> str:
     """CPU per check, on both sides."""
     peers = found.get(Workload(), {})
     groups = {}
@@ -85,7 +86,7 @@ def _cpu(found: dict[Workload, dict[str, Summary]], note: str) -> str:
     )
 
 
-def _bars(title: str, groups: dict[str, list[Bar]], note: str) -> str:
+def _bars(title: str, groups: dict[str, list[Bar]], note: list[str]) -> str:
     if not any(groups.values()):
         return ""
     top = _round_up(max(bar.high for bars in groups.values() for bar in bars))
@@ -111,20 +112,22 @@ def _bars(title: str, groups: dict[str, list[Bar]], note: str) -> str:
     return _svg(parts, note)
 
 
-def _open_loop(found: dict[Workload, dict[str, Summary]], keys: int, note: str) -> str:
+def _open_loop(found: dict[Workload, dict[str, Summary]], *, one_key: bool, note: list[str]) -> str:
     """p99 against the offered rate, both in powers; hollow where the client did not keep up."""
     lines: dict[str, list[tuple[int, Spread, bool]]] = {}
-    rates = sorted({workload.rate for workload in found if workload.kind == "open" and workload.keys == keys})
-    for rate in rates:
-        for peer, one in found[Workload(kind="open", rate=rate, keys=keys)].items():
+    workloads = [one for one in found if one.kind == "open" and (one.keys == 1) == one_key]
+    for workload in workloads:
+        rate = workload.rate
+        for peer, one in found[workload].items():
             if one:
                 saturated = sum(row.measured is not None and row.measured.saturated for row in one.rows)
                 point = (rate, one.of(lambda each: each.p99), saturated * 2 > len(one.rows))
                 lines.setdefault(peer, []).append(point)
     if not lines:
         return ""
-    one_key = "one key" if keys == 1 else f"{keys:,} keys"
-    title = f"p99 from the scheduled arrival, ms, by Poisson arrivals per second ({one_key}; hollow: saturated)"
+    keys = "one key" if one_key else f"{workloads[0].keys:,} keys"
+    title = f"p99 from the scheduled arrival, ms, by Poisson arrivals per second ({keys}; hollow: saturated)"
+    rates = sorted(workload.rate for workload in workloads)
     parts = [_text(LEFT, 28, title, "t")]
     powers = range(round(math.log10(LEAST)), round(math.log10(MOST)) + 1)
     parts += _level_lines(((10.0**power, f"{10.0**power:g}") for power in powers), _share_of)
@@ -157,7 +160,7 @@ def _y(share: float) -> float:
 
 def _round_up(value: float) -> float:
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= value)
+    return next(step * power for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= value)
 
 
 def _number(value: float) -> str:
@@ -210,8 +213,9 @@ def _rectangle(x: float, y: float, wide: float, share: float, colour: str, opaci
     )
 
 
-def _svg(parts: list[str], note: str) -> str:
+def _svg(parts: list[str], note: list[str]) -> str:
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><style>{STYLE}</style>'
+    notes = [_text(LEFT, HEIGHT - 8 - 15 * number, line, "s") for number, line in enumerate(reversed(note))]
     paper = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>'
-    return "\n".join([head, paper, *parts, _text(LEFT, HEIGHT - 8, note, "s"), "</svg>", ""])
+    return "\n".join([head, paper, *parts, *notes, "</svg>", ""])

@@ -60,14 +60,13 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client process does; `start`: at which time it begins, where several begin together."""
+    """What one client process does."""
 
     peer: str
     url: str
     workload: Workload
     seconds: float
     cores: tuple[int, ...] = ()
-    start: float = 0.0
 
 
 class Contention(msgspec.Struct, frozen=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from pyrate_limiter import AbstractBucket, BucketFactory, Limiter, Rate, RateItem, RedisBucket
 from redis.asyncio import Redis
 
@@ -58,5 +60,9 @@ class Pyrate(Peer):
 
     async def close(self) -> None:
         """Stop the leaks and disconnect."""
+        leaks = self._buckets._leaker.aio_leak_task
         self._limiter.close()
+        # Its own close leaves this at work.
+        leaks.cancel()
+        await asyncio.wait([leaks])
         await self._redis.aclose()

@@ -47,7 +47,7 @@ class Sliding(Peer):
 
     async def close(self) -> None:
         """Disconnect."""
-        await self._store._backend.get_client().aclose()
+        await self._store._backend.get_client().connection_pool.aclose()
 
 
 class Fixed(Sliding):
