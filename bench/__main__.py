@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="little of everything, once")
     parser.add_argument("--repetitions", type=int, help="of each peer at each workload, interleaved (10; quick: 1)")
     parser.add_argument("--peers", default=";".join(PEERS), help=f"separated by semicolons ({'; '.join(PEERS)})")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every repetition")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every repetition, as soon as it is done")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw throughput, CPU, open loop as SVG")
     parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing, show what --json wrote")
     parser.add_argument("--kills", type=int, default=10, help="how often failover kills the primary (10)")
@@ -56,23 +56,25 @@ def main() -> None:
     if strange:
         parser.error(f"no peer {strange[0]!r}; there are {'; '.join(PEERS)}")
     repetitions = arguments.repetitions or (1 if arguments.quick else 10)
+    if repetitions < 1:
+        parser.error("--repetitions must be at least 1")
     beside = [scenario for scenario in asked if scenario in BESIDE]
     if arguments.read:
-        results = msgspec.json.decode(arguments.read.read_bytes(), type=Results)
-        show(results, None, arguments.plots)
+        show(msgspec.json.decode(arguments.read.read_bytes(), type=Results), arguments.plots)
     elif beside:
         command = " ".join(("python -m bench", *sys.argv[1:]))
-        results = compare(beside, quick=arguments.quick, repetitions=repetitions, peers=peers, command=command)
-        show(results, arguments.json, arguments.plots)
+        runs = compare(beside, quick=arguments.quick, repetitions=repetitions, peers=peers, command=command)
+        for results in runs:
+            if arguments.json:
+                arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+        show(results, arguments.plots)
     if not arguments.read:
         run_alone([scenario for scenario in asked if scenario in ALONE], arguments.seconds, arguments.kills)
 
 
-def show(results: Results, file: Path | None, plots: Path | None) -> None:
-    """Print the tables, and write what is asked for."""
+def show(results: Results, plots: Path | None) -> None:
+    """Print the tables, and draw."""
     print(table(results))
-    if file:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
     if plots:
         for path in write_plots(results, plots):
             print(f"wrote {path}")

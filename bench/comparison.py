@@ -28,7 +28,7 @@ from bench.workloads import (
 from tests.servers import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bench.workloads import Workload
 
@@ -131,36 +131,42 @@ def _joined(job: Job, start: float, several: list[Measured]) -> Measured:
     return joined
 
 
-def compare(scenarios: Sequence[str], *, quick: bool, repetitions: int, peers: Sequence[str], command: str) -> Results:
-    """Run scenarios on all peers that are here; those that are not are among the rows, too."""
+def compare(
+    scenarios: Sequence[str], *, quick: bool, repetitions: int, peers: Sequence[str], command: str
+) -> Iterator[Results]:
+    """Run scenarios on all peers that are here; those that are not are among the rows, too.
+
+    Gives all that there is after each repetition: a long run may be stopped.
+    """
     seconds = QUICK_SECONDS if quick else SECONDS
     absent = {peer: missing(peer) for peer in peers}
-    rows: list[Row] = []
     with RedisServer() as server:
         bench = Bench(server, seconds)
+        results = Results(
+            command=command,
+            date=datetime.now(UTC).strftime("%Y-%m-%d"),
+            machine={
+                "python": platform.python_version(),
+                "redis": str(server.client.info("server")["redis_version"]),
+                "cores": str(len(os.sched_getaffinity(0))),
+                "placing": bench.placing,
+                "system": f"{platform.system()} {platform.machine()}",
+            },
+            versions=versions(),
+            repetitions=0,
+            seconds=seconds,
+            rows=[],
+        )
         works = [workload for scenario in scenarios for workload in WORKLOADS[scenario](quick=quick)]
         for repetition in range(repetitions):
             for workload in works:
                 # Once forth, once back: none is always the one after a hungry one.
                 for peer in peers if repetition % 2 == 0 else reversed(peers):
                     if absent[peer]:
-                        rows.append(Row(workload=workload, peer=peer, repetition=repetition, problem=absent[peer]))
+                        row = Row(workload=workload, peer=peer, repetition=repetition, problem=absent[peer])
+                        results.rows.append(row)
                     elif can(peer, workload):
-                        rows.append(bench.run(peer, workload, repetition))
+                        results.rows.append(bench.run(peer, workload, repetition))
                 print(f"  {repetition + 1}/{repetitions} {workload.label}", file=sys.stderr, flush=True)
-        machine = {
-            "python": platform.python_version(),
-            "redis": str(server.client.info("server")["redis_version"]),
-            "cores": str(len(os.sched_getaffinity(0))),
-            "placing": bench.placing,
-            "system": f"{platform.system()} {platform.machine()}",
-        }
-    return Results(
-        command=command,
-        date=datetime.now(UTC).strftime("%Y-%m-%d"),
-        machine=machine,
-        versions=versions(),
-        repetitions=repetitions,
-        seconds=seconds,
-        rows=rows,
-    )
+            results.repetitions += 1
+            yield results

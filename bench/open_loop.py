@@ -33,8 +33,9 @@ async def run_open(job: Job, peer: Peer, meter: Meter) -> Measured:
     before = meter.read()
     seconds, answered = await arrivals.run(job.seconds)
     measured = meter.report(before, arrivals.latencies)
-    # Not over the time in which the rest was answered.
-    measured.rate = answered / seconds
+    # Over the time in which checks arrived; what piled up took longer, and tells how many it can answer.
+    if not arrivals.saturated:
+        measured.rate = answered / seconds
     measured.saturated = arrivals.saturated
     measured.allowed = arrivals.allowed
     return measured

@@ -130,8 +130,8 @@ def _saturated(summary: Summary) -> str:
 
 Columns = tuple[tuple[str, int, "Callable[[Summary], str]"], ...]
 SHARED: Columns = (
-    ("p50 ms", 9, _plain(lambda one: one.p50, 2)),
-    ("p99 ms (low-high)", 23, _spread(lambda one: one.p99, 2)),
+    ("p50 ms", 10, _plain(lambda one: one.p50, 2)),
+    ("p99 ms (low-high)", 29, _spread(lambda one: one.p99, 2)),
     ("server us", 11, _plain(lambda one: one.server, 1)),
     ("in Lua", 8, _plain(lambda one: one.script, 1)),
     ("scripts", 9, _plain(lambda one: one.scripts, 2)),

@@ -123,7 +123,7 @@ def test_a_client_that_fails_and_a_count_that_is_wrong_have_no_figures(
 def test_a_library_that_is_not_there_is_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "nothing", ("nowhere", "Nothing", "nothing"))
     monkeypatch.setattr("bench.comparison.WORKLOADS", {"closed": lambda **_: [Workload(callers=2, keys=3)]})
-    found = compare(["closed"], quick=True, repetitions=1, peers=["nothing", BASE], command="?")
+    (found,) = compare(["closed"], quick=True, repetitions=1, peers=["nothing", BASE], command="?")
     absent, base = found.rows
     assert absent.problem.startswith("not installed")
     assert not base.problem
