@@ -109,7 +109,12 @@ def _run_clients(job: Job) -> tuple[float, list[Measured]]:
     try:
         ready = [client.stdout is not None and client.stdout.readline() == READY for client in clients]
         start = time.time() + WORD_TRAVELS
-        told = [client.communicate(f"{start}\n" if all(ready) else "") for client in clients]
+        if all(ready):
+            for client in clients:
+                assert client.stdin is not None
+                client.stdin.write(f"{start}\n")
+                client.stdin.flush()
+        told = [client.communicate() for client in clients]
     finally:
         watch.cancel()
         for client in clients:

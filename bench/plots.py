@@ -126,7 +126,7 @@ def _open_loop(found: dict[Workload, dict[str, Summary]], *, one_key: bool, note
     if not lines:
         return ""
     keys = "one key" if one_key else f"{workloads[0].keys:,} keys"
-    title = f"p99 from the scheduled arrival, ms, by Poisson arrivals per second ({keys}; hollow: saturated)"
+    title = f"p99 from the scheduled arrival, ms, by arrivals per second; {keys}; hollow: saturated"
     rates = sorted(workload.rate for workload in workloads)
     parts = [_text(LEFT, 28, title, "t")]
     powers = range(round(math.log10(LEAST)), round(math.log10(MOST)) + 1)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.servers import RedisServer
 
-SECONDS = {"closed": 0.1, "open": 0.2, "wait": 1.0, "memory": 0.0}
+SECONDS = {"closed": 0.1, "open": 0.2, "wait": 2.5, "memory": 0.0}
 KEYS = [(name, str(by)) for name in ("open", "shut") for by in range(3)]
 
 
@@ -85,7 +85,7 @@ def test_client_processes_measure_every_kind_of_work_and_find_all_of_it_counted(
     closed = bench.run(OURS, Workload(callers=4, keys=3, denied=0.5), 0)
     opened = bench.run(BASE, Workload(kind="open", rate=300, keys=3), 0)
     waiters = bench.run(OURS, Workload(kind="memory", call="waiters", keys=1, requests=50), 0)
-    waited = bench.run(OURS, Workload(kind="wait", call="acquire", callers=3, keys=1, rate=5, processes=2), 0)
+    waited = bench.run(OURS, Workload(kind="wait", call="acquire", callers=3, keys=1, rate=6, processes=2), 0)
     assert [row.problem for row in (closed, opened, waiters, waited)] == [""] * 4
     for row in (closed, opened):
         measured = row.measured
@@ -100,8 +100,9 @@ def test_client_processes_measure_every_kind_of_work_and_find_all_of_it_counted(
     assert waiters.measured.bytes_in_redis > 0
     assert waited.measured is not None
     assert waited.measured.contention is not None
-    assert waited.measured.contention.grants >= 5
-    assert waited.measured.contention.most <= 10
+    assert waited.measured.contention.grants >= 12
+    # Who runs after the others' end, not beside them, is never served.
+    assert waited.measured.contention.never == 0
 
 
 @pytest.mark.real_redis
