@@ -231,18 +231,37 @@ class Requests:
             seqs = list(waiters)
             jobs += [(key, seqs[i : i + MOST_IDS]) for i in range(0, len(seqs), MOST_IDS)]
         try:
-            await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))
+            lost = await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))
+            # Queues that are too long to be looked through in one call.
+            doubtful: dict[Key, list[int]] = {}
+            for (key, _), seqs in zip(jobs, lost, strict=True):
+                if seqs:
+                    doubtful.setdefault(key, []).extend(seqs)
+            await asyncio.gather(*(self._look_through(key, seqs) for key, seqs in doubtful.items()))
         except RateLimitError:
             # It may have arrived: what it would have told is told by a scan only.
             self._doubtful = True
             raise
 
-    async def _sync_key(self, key: Key, seqs: list[int], *, scan: bool) -> None:
+    async def _sync_key(self, key: Key, seqs: list[int], *, scan: bool) -> list[int]:
+        """Ask for some requests of a key; gives those that are not found and may yet stand in its long queue."""
         found = await self.scripts.sync(key, seqs, scan=scan)
         if not found.held and not scan:
             found = await self.scripts.sync(key, seqs, scan=True)
         self.on_ids(found.ready)
-        for seq in found.lost:
+        if found.long:
+            return found.lost
+        self._put_back(key, found.lost)
+        return []
+
+    async def _look_through(self, key: Key, seqs: list[int]) -> None:
+        placed = await self.scripts.placed(key)
+        # One that was granted meanwhile is told of; one that moved past the pages is found when it is sent.
+        self._put_back(key, [seq for seq in seqs if seq not in placed])
+
+    def _put_back(self, key: Key, seqs: Iterable[int]) -> None:
+        """Send requests that Redis has forgotten to their places; one that it has not is found there."""
+        for seq in seqs:
             waiter = self._waiting.get(key, {}).get(seq)
             if waiter is not None and waiter.state == "waiting":
                 waiter.state = "sent"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_IDS", "Holds", "Waiter"]
 
 # A script call unpacks its ids on Lua's stack; far below its end.
-MOST_IDS = 500
+MOST_IDS = 250
 
 
 class Holding(Protocol):
