@@ -1,6 +1,6 @@
 """`python -m bench [scenario ...] [--seconds N]`: measures against a redis-server of its own.
 
-Scenarios: waiting, paused, latency, checks, estimates, strictness, failover; by default all but the last.
+Scenarios: waiting, paused, latency, checks, estimates, strictness, failover, scale; by default all but the last two.
 """
 
 import argparse
@@ -10,20 +10,24 @@ from bench.checks import run_checks
 from bench.estimates import run_estimates
 from bench.failover import report_failover, run_failover
 from bench.latency import report_latency, run_latency
+from bench.scale import report_scale
 from bench.strictness import report_strictness
 from bench.waiting import report, run_waiting
 from tests.servers import RedisServer
 from tests.topologies import ClusterSetup, SentinelSetup
 
 USUAL = ("waiting", "paused", "latency", "checks", "estimates", "strictness")
-SCENARIOS = (*USUAL, "failover")
+SCENARIOS = (*USUAL, "failover", "scale")
 
 
 def main() -> None:
     """Run what is asked for, by default all."""
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument(
-        "scenarios", nargs="*", metavar="scenario", help=f"of {', '.join(SCENARIOS)}; by default all but failover"
+        "scenarios",
+        nargs="*",
+        metavar="scenario",
+        help=f"of {', '.join(SCENARIOS)}; by default all but failover and scale",
     )
     parser.add_argument("--kills", type=int, default=10, help="how often failover kills the primary (10)")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long waiting, paused and latency last (10)")
@@ -54,6 +58,8 @@ def main() -> None:
         if "strictness" in asked:
             print("4 processes x 50 callers toward an upstream, 100/second:")
             report_strictness(server.url)
+    if "scale" in asked:
+        report_scale()
     if "failover" in asked:
         print("2 limiters x 24 waiters and 6 callers of hit, 6 keys, the primary is killed again and again:")
         for experiment, make in (("sentinel", SentinelSetup), ("cluster", ClusterSetup)):
