@@ -23,9 +23,10 @@ NAMES = {script.sha: script.name for script in ALL.values()}
 
 
 class Cost(NamedTuple):
-    """What a block took: seconds of this process, of script calls, how many those were, and seconds in all."""
+    """What a block took, seconds: of this process, of the server, of its script calls; how many those were; in all."""
 
     client: float
+    server: float
     scripts: float
     calls: int
     wall: float
@@ -37,18 +38,22 @@ class Meter:
     def __init__(self, server: RedisServer) -> None:
         """Look at one server."""
         self._server = server
-        self.cost = Cost(0, 0, 0, 0)
+        self.cost = Cost(0, 0, 0, 0, 0)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Measure a block."""
         self._server.call("CONFIG", "RESETSTAT")
-        cpu, wall = _cpu(), time.perf_counter()
+        server, cpu, wall = self._cpu(), _cpu(), time.perf_counter()
         yield
-        cpu, wall = _cpu() - cpu, time.perf_counter() - wall
+        server, cpu, wall = self._cpu() - server, _cpu() - cpu, time.perf_counter() - wall
         stats: Any = self._server.client.info("commandstats")
         scripts = stats.get("cmdstat_evalsha", {"usec": 0, "calls": 0})
-        self.cost = Cost(cpu, scripts["usec"] / 1e6, scripts["calls"], wall)
+        self.cost = Cost(cpu, server, scripts["usec"] / 1e6, scripts["calls"], wall)
+
+    def _cpu(self) -> float:
+        cpu: Any = self._server.client.info("cpu")
+        return float(cpu["used_cpu_user"] + cpu["used_cpu_sys"])
 
 
 def _cpu() -> float:
