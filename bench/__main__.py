@@ -2,7 +2,7 @@
 
 Beside other libraries, by default all of these: closed, open, contended, memory. `--quick`: a short look;
 `--json FILE`: all repetitions; `--plots DIRECTORY`: as SVG; `--read FILE`: what `--json` wrote, without measuring.
-By itself: waiting, paused, latency, checks, estimates, strictness, failover.
+By itself: waiting, paused, latency, checks, estimates, strictness, failover, scale.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from bench.failover import report_failover, run_failover
 from bench.latency import report_latency, run_latency
 from bench.peers import PEERS
 from bench.plots import write_plots
+from bench.scale import report_scale
 from bench.strictness import report_strictness
 from bench.tables import table
 from bench.waiting import report, run_waiting
@@ -26,7 +27,7 @@ from tests.servers import RedisServer
 from tests.topologies import ClusterSetup, SentinelSetup
 
 BESIDE = tuple(WORKLOADS)
-ALONE = ("waiting", "paused", "latency", "checks", "estimates", "strictness", "failover")
+ALONE = ("waiting", "paused", "latency", "checks", "estimates", "strictness", "failover", "scale")
 SCENARIOS = (*BESIDE, *ALONE)
 
 
@@ -103,6 +104,8 @@ def run_alone(asked: list[str], seconds: float, kills: int) -> None:
         if "strictness" in asked:
             print("4 processes x 50 callers toward an upstream, 100/second:")
             report_strictness(server.url)
+    if "scale" in asked:
+        report_scale()
     if "failover" in asked:
         print("2 limiters x 24 waiters and 6 callers of hit, 6 keys, the primary is killed again and again:")
         for experiment, make in (("sentinel", SentinelSetup), ("cluster", ClusterSetup)):

@@ -21,7 +21,7 @@ MOST_ENTRIES = 32
 class Script:
     """A Lua script; `grouped` ones take many keys and entries in one call."""
 
-    __slots__ = ("durable", "grouped", "most", "name", "sha", "source", "tells_again", "urgent")
+    __slots__ = ("durable", "grouped", "most", "most_limits", "name", "sha", "source", "tells_again", "urgent")
 
     def __init__(
         self,
@@ -30,11 +30,12 @@ class Script:
         *,
         grouped: bool = True,
         most: int = MOST_ENTRIES,
+        most_limits: int = MOST_ENTRIES,
         tells_again: bool = False,
         durable: bool = False,
         urgent: bool = False,
     ) -> None:
-        """Keep the source and its digest; `most` bounds the entries of one call.
+        """Keep the source and its digest; `most` bounds the entries of one call, `most_limits` those of its keys.
 
         `tells_again`: each entry ends with 1 where an earlier sending of it may have arrived, otherwise 0.
         `durable`: it gets the keys of durable tasks besides. `urgent`: it may go before calls that came earlier.
@@ -44,6 +45,7 @@ class Script:
         self.sha = hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - it is what Redis names scripts by
         self.grouped = grouped
         self.most = most
+        self.most_limits = most_limits
         self.tells_again = tells_again
         self.durable = durable
         self.urgent = urgent

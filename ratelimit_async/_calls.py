@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,9 @@ async def make_call(
 ) -> Any:
     """Wait for the turn and call; a retry waits for its own turn, at the same priority and under the same id."""
     timeout = waiter.timeout
-    for retry in itertools.count(1):
+    retry = 0
+    while True:
+        retry += 1
         charged = await session.requests.wait(waiter)
         grant = Grant(waiter, charged, session.requests)
         with session.running:
@@ -51,7 +52,6 @@ async def make_call(
         timeout = None if timeout is None else max(timeout - grant.waited, 0.0)
         # Back to the front: before all that came after it did.
         session.requests.reopen(waiter, timeout, (waiter.enqueued or charged.stamp) if push_back is not None else 0)
-    raise AssertionError  # pragma: no cover - count() does not end
 
 
 async def _attempt(

@@ -201,13 +201,23 @@ class Executor:
     def _next_batch(self, queue: deque[Call]) -> list[Call]:
         """Take the next calls that share a script; but for urgent ones, the order of one key's calls is kept."""
         batch: list[Call] = []
+        key: Key | None = None
+        limits = 0
         while queue:
             call = queue[0]
+            script = call.script
             if batch and (
-                call.script is not batch[0].script or not call.script.grouped or len(batch) >= call.script.most
+                script is not batch[0].script
+                or not script.grouped
+                or len(batch) >= script.most
+                or (limits >= script.most_limits and call.key is not key)
             ):
                 break
             queue.popleft()
+            # Opening the limits of a key is most of what its first entry costs; those of a key tend to come in a row.
+            if call.key is not None and call.key is not key:
+                key = call.key
+                limits += key.limits
             # Whoever was cancelled before sending must not be charged.
             if not call.future.cancelled():
                 batch.append(call)

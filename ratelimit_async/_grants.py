@@ -226,18 +226,21 @@ def _done(stamp: int) -> asyncio.Future[int]:
 class Acquire:
     """A request for capacity: await it for a Grant, or use it as `async with ... as grant`."""
 
-    def __init__(self, start: Callable[[], Awaitable[Grant]], running: Callable[[], Running]) -> None:
-        """Send nothing until awaited or entered."""
+    __slots__ = ("_asked", "_grant", "_held", "_running", "_start")
+
+    def __init__(self, start: Callable[..., Awaitable[Grant]], running: Callable[[], Running], *asked: Any) -> None:
+        """Send nothing until awaited or entered; `asked`: what to start with."""
         self._start = start
         self._running = running
+        self._asked = asked
 
     def __await__(self) -> Generator[Any, Any, Grant]:
         """Wait for the grant."""
-        return self._start().__await__()
+        return self._start(*self._asked).__await__()
 
     async def __aenter__(self) -> Grant:
         """Wait for the grant; the limiter does not end before the block does."""
-        self._grant = await self._start()
+        self._grant = await self._start(*self._asked)
         self._held = self._running()
         self._held.__enter__()
         return self._grant

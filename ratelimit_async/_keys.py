@@ -63,6 +63,7 @@ class Key:
         "epoch",
         "field",
         "label",
+        "limits",
         "name",
         "redis",
         "slack",
@@ -97,6 +98,7 @@ class Key:
         """Be configured from now on."""
         base, queue, header = self._base, config.waits, list[bytes | str | int]()
         self.config = config
+        self.limits = len(config.parsed)
         self.forget_denial()
         names = [f"{base}{part}" for part in (*"dcrlhpw", f"a:{self._client}")]
         names += [f"{base}q{level}" for level in range(queue.priorities)]
@@ -110,7 +112,7 @@ class Key:
         promote = int((queue.max_wait_before_promotion or 0) * 1e6)
         self._header = (
             (queue.priorities, queue.max_size, queue.overflow, promote),
-            (int(config.denial_cache), len(config.parsed), *header),
+            (int(config.denial_cache), self.limits, *header),
         )
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
         self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.parsed if limit.period)])

@@ -11,7 +11,7 @@ from ratelimit_async._calls import make_call
 from ratelimit_async._config import decode_priority, decode_timeout
 from ratelimit_async._durable import Durable, is_task
 from ratelimit_async._errors import ConfigurationError, UnknownRequest
-from ratelimit_async._grants import Acquire, CallTicket, Grant, Ticket
+from ratelimit_async._grants import Acquire, CallTicket, Grant, Running, Ticket
 from ratelimit_async._keys import parse_request_id
 from ratelimit_async._options import AcquireArguments, RequestArguments, RequestOptions, Unset
 
@@ -169,16 +169,17 @@ class RateLimiter(Durable):
             Something to await or to enter; either gives a `Grant` or raises what `request` does. A grant that was
             awaited ends with its `release()`; where limits count running calls they count it until then.
         """
+        return Acquire(self._acquire, self._running, name, options, how)
 
-        async def start() -> Grant:
-            for field, value in how.items():
-                if field in _CALLS_ONLY:
-                    raise ConfigurationError(field, value, "is for request and submit, which make the call")
-            session, waiter, _ = self._open(name, options, how)
-            charged = await session.requests.wait(waiter)
-            return Grant(waiter, charged, session.requests)
+    def _running(self) -> Running:
+        return self._live().running
 
-        return Acquire(start, lambda: self._live().running)
+    async def _acquire(self, name: str, options: RequestOptions, how: Mapping[str, Any]) -> Grant:
+        for field, value in how.items():
+            if field in _CALLS_ONLY:
+                raise ConfigurationError(field, value, "is for request and submit, which make the call")
+        session, waiter = self._open(name, options, how)[:2]
+        return Grant(waiter, await session.requests.wait(waiter), session.requests)
 
     @overload
     async def submit(
@@ -233,11 +234,13 @@ class RateLimiter(Durable):
             ticket, _ = await self._submit_task(name, fn, args, msgspec.structs.replace(options, **how), told=False)
             return ticket
         session, waiter, options = self._open(name, options, how, estimate=True)
+        assert waiter.placing is not None
         try:
-            await asyncio.shield(waiter.placed)
+            await asyncio.shield(waiter.placing)
         except asyncio.CancelledError:
             session.requests.cancel(waiter, "caller")
             raise
+        waiter.placing = None
         if waiter.granted.done():
             waiter.granted.result()
         task = asyncio.create_task(make_call(session, waiter, fn, args, options), name=waiter.id)

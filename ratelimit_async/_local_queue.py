@@ -100,9 +100,7 @@ class LocalQueue:
         waiter.state = "local"
         self._outage.queues[key] = queue
         queue[waiter.seq] = waiter
-        if not waiter.placed.done():
-            waiter.position = len(queue)
-            waiter.placed.set_result(None)
+        if waiter.place(len(queue)):
             self._emit(Queued(name=name, by=by, id=waiter.id, position=waiter.position))
         if len(queue) == 1:
             self._look_in(key, wait)

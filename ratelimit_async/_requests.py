@@ -66,6 +66,8 @@ class Requests:
         self._waiting: dict[Key, dict[int, Waiter]] = {}
         self._background: set[asyncio.Future[Any]] = set()
         self._doubtful = False
+        # Bound once, not for each waiter.
+        self._on_timeout = self._expire
         self._untold: deque[Waiter] = deque(maxlen=_MOST_UNTOLD)
 
     def open(
@@ -82,6 +84,8 @@ class Requests:
         seq = next(self._seqs)
         request_id = f"{key.label}:{self._client}.{seq}"
         waiter = Waiter(seq, request_id, key, costs, priority, timeout, fail_fast=fail_fast)
+        if estimate:
+            waiter.placing = asyncio.get_running_loop().create_future()
         self._send(waiter, estimate=estimate)
         return waiter
 
@@ -112,21 +116,24 @@ class Requests:
 
     async def wait(self, waiter: Waiter) -> Charged:
         """Wait for the grant; a caller that is cancelled or times out leaves nothing behind."""
-        deadline = None
+        timer = None
         if waiter.timeout:
-            deadline = waiter.created + waiter.timeout
+            timer = asyncio.get_running_loop().call_at(waiter.created + waiter.timeout, self._on_timeout, waiter)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await waiter.granted
-        except TimeoutError as error:
-            if isinstance(error, RequestTimeout):
-                raise
-            self._abandon(waiter)
-            self.emit(Expired(name=waiter.key.name, by=waiter.key.by, id=waiter.id, timeout=waiter.asked or 0))
-            raise RequestTimeout(waiter.key.name, waiter.asked) from None
+            return await waiter.granted
         except asyncio.CancelledError:
             self.cancel(waiter, "caller")
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, waiter: Waiter) -> None:
+        """Tell a caller that its turn did not come in time."""
+        if not waiter.granted.done():
+            self._abandon(waiter)
+            self.emit(Expired(name=waiter.key.name, by=waiter.key.by, id=waiter.id, timeout=waiter.asked or 0))
+            _set_error(waiter.granted, RequestTimeout(waiter.key.name, waiter.asked))
 
     def cancel(self, waiter: Waiter, reason: str, error: RateLimitError | None = None) -> None:
         """Withdraw a request whose caller no longer wants it, or that cannot be served."""
@@ -231,18 +238,37 @@ class Requests:
             seqs = list(waiters)
             jobs += [(key, seqs[i : i + MOST_IDS]) for i in range(0, len(seqs), MOST_IDS)]
         try:
-            await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))
+            lost = await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))
+            # Queues that are too long to be looked through in one call.
+            doubtful: dict[Key, list[int]] = {}
+            for (key, _), seqs in zip(jobs, lost, strict=True):
+                if seqs:
+                    doubtful.setdefault(key, []).extend(seqs)
+            await asyncio.gather(*(self._look_through(key, seqs) for key, seqs in doubtful.items()))
         except RateLimitError:
             # It may have arrived: what it would have told is told by a scan only.
             self._doubtful = True
             raise
 
-    async def _sync_key(self, key: Key, seqs: list[int], *, scan: bool) -> None:
+    async def _sync_key(self, key: Key, seqs: list[int], *, scan: bool) -> list[int]:
+        """Ask for some requests of a key; gives those that are not found and may yet stand in its long queue."""
         found = await self.scripts.sync(key, seqs, scan=scan)
         if not found.held and not scan:
             found = await self.scripts.sync(key, seqs, scan=True)
         self.on_ids(found.ready)
-        for seq in found.lost:
+        if found.long:
+            return found.lost
+        self._put_back(key, found.lost)
+        return []
+
+    async def _look_through(self, key: Key, seqs: list[int]) -> None:
+        placed = await self.scripts.placed(key)
+        # One that was granted meanwhile is told of; one that moved past the pages is found when it is sent.
+        self._put_back(key, [seq for seq in seqs if seq not in placed])
+
+    def _put_back(self, key: Key, seqs: Iterable[int]) -> None:
+        """Send requests that Redis has forgotten to their places; one that it has not is found there."""
+        for seq in seqs:
             waiter = self._waiting.get(key, {}).get(seq)
             if waiter is not None and waiter.state == "waiting":
                 waiter.state = "sent"
@@ -302,10 +328,7 @@ class Requests:
         # Those that waited before may have been dropped meanwhile: only a scan tells.
         self._doubtful = self._doubtful or (admission.lapsed and waiter.key in self._waiting)
         self._waiting.setdefault(waiter.key, {})[waiter.seq] = waiter
-        if not waiter.placed.done():
-            waiter.position = admission.position
-            waiter.estimate = admission.estimate
-            waiter.placed.set_result(None)
+        if waiter.place(admission.position, admission.estimate):
             key = waiter.key
             self.emit(Queued(name=key.name, by=key.by, id=waiter.id, position=waiter.position))
 
@@ -382,8 +405,7 @@ class Requests:
             if not waiting:
                 del self._waiting[waiter.key]
         self.local.discard(waiter)
-        if not waiter.placed.done():
-            waiter.placed.set_result(None)
+        waiter.place()
 
     def _fail(self, waiter: Waiter, error: BaseException) -> None:
         self._finish(waiter)

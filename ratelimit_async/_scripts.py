@@ -27,6 +27,8 @@ __all__ = ["ALL", "Admission", "Charged", "ControlState", "Scripts", "StatusRepl
 _REASONS: dict[bytes, Reason] = {b"ok": "ok", b"limit": "limit", b"queue": "queue", b"paused": "paused"}
 # Keys that one step of a scan looks at: well below a millisecond.
 _SCANNED = 500
+# Entries of a queue that place.lua reads.
+_PAGE = 1000
 # Leases without a sign of life after which a client no longer counts as alive: an outage is no death.
 _ALIVE = 3
 # Seconds: a pause without end is kept no longer.
@@ -49,14 +51,17 @@ def _sources() -> dict[str, str]:
     return {file.name.removesuffix(".lua"): read(file) for file in root.iterdir() if file.name.endswith(".lua")}
 
 
-# The grant script does the most per entry, and a batch of them the most of all.
-_MOST = {"grant": 8, "claim": 8, "hold": 4, "sync": 4, "waiting": 1, "task": 8}
+# Entries of one call, where they are not all alike.
+_MOST = {"grant": 8, "claim": 8, "hold": 4, "sync": 4, "waiting": 1, "place": 1, "task": 8, "withdraw": 16}
+# Limits of one call's keys: what is given back may have to be taken off a thousand buckets of each.
+_MOST_LIMITS = {"adjust": 4, "withdraw": 8, "grant": 8, "task": 16}
 ALL = {
     name: Script(
         name,
         source,
         grouped=name not in ("control", "index"),
         most=_MOST.get(name, MOST_ENTRIES),
+        most_limits=_MOST_LIMITS.get(name, MOST_ENTRIES),
         tells_again=name in ("admit", "adjust", "claim", "sync", "task"),
         durable=name in ("grant", "status", "task"),
         # Each is about requests whose earlier calls have been answered. Behind a flood of newcomers, who is granted
@@ -86,11 +91,12 @@ class Admission(msgspec.Struct, frozen=True):
 
 
 class Sync(msgspec.Struct, frozen=True):
-    """What sync.lua tells; ids are numbers of this client."""
+    """What sync.lua tells; ids are numbers of this client. In a `long` queue those not found may still stand."""
 
     held: bool
     ready: list[int]
     lost: list[int]
+    long: bool
 
 
 class StatusReply(msgspec.Struct, frozen=True):
@@ -286,8 +292,20 @@ class Scripts:
     async def sync(self, key: Key, seqs: list[int], *, scan: bool) -> Sync:
         """Renew the lease on a key and ask what became of its requests."""
         entry = (int(scan), " ".join(map(str, seqs)))
-        held, ready, lost = await self._executor.call(ALL["sync"], key, entry)
-        return Sync(bool(held), [int(seq) for seq in ready], [int(seq) for seq in lost])
+        held, ready, lost, long = await self._executor.call(ALL["sync"], key, entry)
+        return Sync(bool(held), [int(seq) for seq in ready], [int(seq) for seq in lost], bool(long))
+
+    async def placed(self, key: Key) -> set[int]:
+        """Look through a queue, however long; the numbers of this client's requests that stand in it."""
+        found: set[int] = set()
+        # From the worst level on: who is lifted meanwhile is met again.
+        for priority in reversed(range(key.config.waits.priorities)):
+            read, last = 0, _PAGE
+            while last == _PAGE:
+                last, *seqs = await self._executor.call(ALL["place"], key, (priority, read))
+                found.update(map(int, seqs))
+                read += last
+        return found
 
     async def status(self, key: Key, priority: int, costs: Mapping[str, int]) -> StatusReply:
         """Look at limits and queue."""

@@ -58,6 +58,8 @@ class Session:
         names.enter(self.client)
         self.running = Running()
         self.tickets: set[asyncio.Task[Any]] = set()
+        # Bound once, not for each ticket.
+        self._when_done = self._on_ticket
         self._source = source
         self._names = names
         self._settings = settings
@@ -131,7 +133,7 @@ class Session:
     def keep(self, ticket: asyncio.Task[Any]) -> None:
         """Hold a ticket's task until it ends."""
         self.tickets.add(ticket)
-        ticket.add_done_callback(self._on_ticket)
+        ticket.add_done_callback(self._when_done)
 
     def _on_ticket(self, ticket: asyncio.Task[Any]) -> None:
         self.tickets.discard(ticket)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_IDS", "Holds", "Waiter"]
 
 # A script call unpacks its ids on Lua's stack; far below its end.
-MOST_IDS = 500
+MOST_IDS = 250
 
 
 class Holding(Protocol):
@@ -84,6 +84,7 @@ class Waiter:
         "id",
         "key",
         "placed",
+        "placing",
         "position",
         "priority",
         "seq",
@@ -91,7 +92,6 @@ class Waiter:
         "text",
         "timeout",
         "tried",
-        "turn",
         "turns",
     )
 
@@ -118,6 +118,8 @@ class Waiter:
         self.fail_fast = fail_fast
         self.entry = b""
         self.turns = 0
+        # Ends once it has a place or needs none; only where somebody waits for that.
+        self.placing: asyncio.Future[None] | None = None
         self.arrive()
 
     def arrive(self) -> None:
@@ -125,16 +127,28 @@ class Waiter:
         loop = asyncio.get_running_loop()
         self.created = loop.time()
         self.granted: asyncio.Future[Charged] = loop.create_future()
-        self.placed: asyncio.Future[None] = loop.create_future()
+        self.placed = False
         self.state = "sent"
         # Whether it may have reached Redis.
         self.tried = False
         self.position = 0
         self.estimate = 0.0
         self.abandoned = False
-        # What the scripts remember a charge by: never that of an earlier turn.
-        self.turn = f"{self.seq}/{self.turns}" if self.turns else str(self.seq)
         self.turns += 1
+
+    def place(self, position: int = 0, estimate: float = 0.0) -> bool:
+        """Note its place in the queue, 0 for none; whether it is the first that is told."""
+        if self.placed:
+            return False
+        self.placed, self.position, self.estimate = True, position, estimate
+        if self.placing is not None and not self.placing.done():
+            self.placing.set_result(None)
+        return True
+
+    @property
+    def turn(self) -> str:
+        """What the scripts remember a charge by: never that of an earlier turn."""
+        return f"{self.seq}/{self.turns - 1}" if self.turns > 1 else str(self.seq)
 
     @property
     def enqueued(self) -> int:

@@ -23,15 +23,15 @@ return run(2, function(group, a)
   local values = redis.call('HMGET', group.records, unpack(ids))
   forget(group, ids)
   for i = 1, #ids do
-    local grant = values[i] and grant_of(values[i])
+    local stamp = values[i] and string.match(values[i], '^G (%d+)')
     local before = again and not values[i] and find_taken(group, turns[i])
-    if grant then
-      note_taken(group, turns[i], int(grant.stamp))
+    if stamp then
+      note_taken(group, turns[i], stamp)
     elseif before then
       values[i] = granted_before(group, before)
     end
-    if grant and group.holds then
-      redis.call('ZADD', group.held, 'XX', int(now + client_lease), ids[i] .. ' ' .. grant.entry.cost)
+    if stamp and group.holds then
+      redis.call('ZADD', group.held, 'XX', int(now + client_lease), ids[i] .. ' ' .. grant_of(values[i]).entry.cost)
     end
     values[i] = values[i] or ''
   end

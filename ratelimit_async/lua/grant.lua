@@ -18,8 +18,13 @@ local function expire(group, entry)
   end
 end
 
+-- Of those who are not granted, because they are gone, one call looks at so many: the head stays due.
+local MOST_GONE = 3 * BATCH
+-- What the groups of this call may still be granted together; each at least one.
+local left
+
 local function take(group, batch)
-  local grants, pops = {}, {}
+  local grants, pops, looked = {}, {}, 0
   for p, queue in ipairs(group.queues) do
     local popped, blocked, waiting = 0, false, depths_of(group)[p]
     while not blocked and popped < waiting do
@@ -29,7 +34,11 @@ local function take(group, batch)
       end
       for _, text in ipairs(texts) do
         local entry = entry_of(text)
-        if entry.task and entry.deadline ~= 0 and entry.deadline <= now then
+        looked = looked + 1
+        if looked > batch + MOST_GONE then
+          blocked = true
+          break
+        elseif entry.task and entry.deadline ~= 0 and entry.deadline <= now then
           expire(group, entry)
         elseif is_live(group, entry) then
           local worker = entry.task and worker_for(group, entry.task)
@@ -115,7 +124,9 @@ return run(3, function(group, a)
   local grants = {}
   if paused_until(group) == 0 then
     local pops
-    grants, pops = take(group, batch)
+    left = left or batch
+    grants, pops = take(group, math.max(math.min(batch, left), 1))
+    left = left - #grants
     commit(group, grants, pops)
   end
   local head = head_of(group)

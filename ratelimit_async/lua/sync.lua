@@ -2,8 +2,9 @@
 -- KEYS:    see include/prelude.lua
 -- ARGV:    see include/prelude.lua; an entry is scan (1: also look for requests that Redis forgot), the numbers of the
 --          client's waiting ids, joined by spaces, and again (1 where an earlier sending may have arrived)
--- Reply:   {1 where the lease is known not to have lapsed, {numbers of those granted or dropped}, {numbers forgotten}}
--- Cost:    O(ids); O(depth) with scan
+-- Reply:   {1 where the lease is known not to have lapsed, {numbers of those granted or dropped}, {numbers not found},
+--          1 where the queue is too long to be looked through in one call: those may stand in it, see place.lua}
+-- Cost:    O(ids)
 -- @include prelude
 -- @include limits
 -- @include queue
@@ -23,18 +24,12 @@ return run(3, function(group, a)
     seqs[#seqs + 1] = seq
   end
   local values = redis.call('HMGET', group.records, unpack(ids))
-  local ready, lost, here = {}, {}, {}
-  if ARGV[a] == '1' then
-    for _, queue in ipairs(group.queues) do
-      for _, text in ipairs(redis.call('LRANGE', queue, 0, -1)) do
-        here[entry_of(text).id] = true
-      end
-    end
-  end
+  local ready, lost = {}, {}
+  local long = ahead_of(group, group.priorities) > 2 * BATCH
   for i, id in ipairs(ids) do
     if values[i] then
       ready[#ready + 1] = seqs[i]
-    elseif ARGV[a] == '1' and not here[id] then
+    elseif ARGV[a] == '1' and (long or not find(group, id)) then
       lost[#lost + 1] = seqs[i]
     end
   end
@@ -42,5 +37,5 @@ return run(3, function(group, a)
   if redis.call('EXISTS', group.driver) == 0 then
     nudge(group, true)
   end
-  return { held and 1 or 0, ready, lost }
+  return { held and 1 or 0, ready, lost, long and 1 or 0 }
 end)

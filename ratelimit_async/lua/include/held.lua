@@ -101,6 +101,9 @@ end
 -- Charges are kept in memory until here: a write that fails must find nothing popped, recorded or told.
 local function save(group)
   for _, limit in ipairs(group.limits) do
+    if limit.shifts then
+      limit.does.save_shifts(limit)
+    end
     if limit.dirty then
       limit.does.save(limit)
       limit.dirty = false

@@ -1,8 +1,8 @@
 -- The limits' states: opened once per group, charged in memory, saved once.
 --
 -- An algorithm has open(limit), free_in(limit, parts), wait(limit, demand), reset_in(limit), charge(limit, cost),
--- save(limit) and shift(limit, stamp, delta), which changes what was charged at `stamp`, us; where it can be said,
--- gone_at(limit, stamp) is when that no longer counts. `used` is what counts now,
+-- save(limit) and shift(limit, stamp, delta), which changes what was charged at `stamp`, us, and may leave that to be
+-- written by save_shifts(limit); where it can be said, gone_at(limit, stamp) is when that no longer counts. `used` is what counts now,
 -- in parts of which a unit has `scale`; demand and cost are in units, waits in us. What runs is counted beside `used`.
 
 local algorithms = {}
@@ -71,7 +71,6 @@ local function give_back(group, id, text, stamp)
     end
   end
   group.freed = true
-  save(group)
 end
 
 -- us until `costs` pass once those of `ahead` (by unit) have, and the index of the limit that binds.

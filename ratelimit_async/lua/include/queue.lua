@@ -89,6 +89,9 @@ local function count(group, priority, entry, sign)
   local depths = depths_of(group)
   depths[priority] = depths[priority] + sign
   group.depth = group.depth + sign
+  if group.places then
+    group.places[entry.id] = sign > 0 and { entry.text, priority, depths[priority] } or nil
+  end
   if entry.cost ~= '-' then
     group.extra = group.extra or {}
     for unit, cost in pairs(costs_of(entry.cost)) do
@@ -200,12 +203,13 @@ end
 local TAKEN_TTL, TAKEN_MOST = 20000, 32768
 
 local function note_taken(group, turn, stamp)
-  group.noted = (group.noted or '') .. turn .. ' ' .. stamp .. '\n'
+  group.noted = group.noted or {}
+  table.insert(group.noted, turn .. ' ' .. stamp .. '\n')
 end
 
 local function save_taken(group)
   if group.noted then
-    local length = redis.call('APPEND', group.taken, group.noted)
+    local length = redis.call('APPEND', group.taken, table.concat(group.noted))
     if length > TAKEN_MOST then
       redis.call('SET', group.taken, string.match(redis.call('GET', group.taken), '\n(.*)$', length / 2))
     end
@@ -217,7 +221,8 @@ end
 -- When a turn was charged whose reply was lost, us.
 local function find_taken(group, turn)
   group.was_taken = group.was_taken or '\n' .. (redis.call('GET', group.taken) or '')
-  return string.match(group.was_taken, '\n' .. turn .. ' (%d+)\n')
+  local _, last = string.find(group.was_taken, '\n' .. turn .. ' ', 1, true)
+  return last and string.match(group.was_taken, '^%d+', last + 1)
 end
 
 local function append(group, priority, entry)
@@ -234,6 +239,10 @@ end
 -- Arrival order is kept: an entry that comes back stands before all that came after it.
 local function insert(group, priority, entry)
   local queue, start = group.queues[priority], 0
+  local last = redis.call('LINDEX', queue, -1)
+  if not last or entry_of(last).since <= entry.since then
+    return append(group, priority, entry)
+  end
   while true do
     local texts = redis.call('LRANGE', queue, start, start + BATCH - 1)
     for _, text in ipairs(texts) do
@@ -256,13 +265,18 @@ local function reap(group)
     return
   end
   local values = redis.call('HMGET', group.records, unpack(lapsed))
+  local grants = {}
   for _, value in ipairs(values) do
     local grant = value and grant_of(value)
     if grant then
+      grants[#grants + 1] = grant
       give_back(group, grant.entry.id, grant.entry.cost, grant.stamp)
-      if is_live(group, grant.entry) then
-        insert(group, math.min(grant.priority, group.priorities), grant.entry)
-      end
+    end
+  end
+  save(group)
+  for _, grant in ipairs(grants) do
+    if is_live(group, grant.entry) then
+      insert(group, math.min(grant.priority, group.priorities), grant.entry)
     end
   end
   forget(group, lapsed)
@@ -301,14 +315,20 @@ local function promote(group)
   end
 end
 
+-- An entry, its level and its place there. Looked up once for all that a call looks for.
 local function find(group, id)
-  for p, queue in ipairs(group.queues) do
-    for position, text in ipairs(redis.call('LRANGE', queue, 0, -1)) do
-      local entry = entry_of(text)
-      if entry.id == id then
-        return entry, p, position
+  if not group.places then
+    group.places = {}
+    for p, queue in ipairs(group.queues) do
+      for position, text in ipairs(redis.call('LRANGE', queue, 0, -1)) do
+        local owner, seq = string.match(text, '^(%S+) (%S+)')
+        group.places[(string.sub(owner, 1, 1) == '*' and '*' or owner) .. '.' .. seq] = { text, p, position }
       end
     end
+  end
+  local place = group.places[id]
+  if place then
+    return entry_of(place[1]), place[2], place[3]
   end
 end
 

@@ -1,0 +1,116 @@
+"""What a block of work costs, in Redis' time and memory and in the client's.
+
+Redis' time is that of its script calls (`INFO commandstats`), so what other processes of the machine do matters little;
+the client's is that of its process (`getrusage`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ratelimit_async._scripts import ALL
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from tests.servers import RedisServer
+
+NAMES = {script.sha: script.name for script in ALL.values()}
+
+
+class Cost(NamedTuple):
+    """What a block took, seconds: of this process, of the server, of its script calls; how many those were; in all."""
+
+    client: float
+    server: float
+    scripts: float
+    calls: int
+    wall: float
+
+
+class Meter:
+    """Looks at the clocks of a server and of this process."""
+
+    def __init__(self, server: RedisServer) -> None:
+        """Look at one server."""
+        self._server = server
+        self.cost = Cost(0, 0, 0, 0, 0)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Measure a block."""
+        self._server.call("CONFIG", "RESETSTAT")
+        server, cpu, wall = self._cpu(), _cpu(), time.perf_counter()
+        yield
+        server, cpu, wall = self._cpu() - server, _cpu() - cpu, time.perf_counter() - wall
+        stats: Any = self._server.client.info("commandstats")
+        scripts = stats.get("cmdstat_evalsha", {"usec": 0, "calls": 0})
+        self.cost = Cost(cpu, server, scripts["usec"] / 1e6, scripts["calls"], wall)
+
+    def _cpu(self) -> float:
+        cpu: Any = self._server.client.info("cpu")
+        return float(cpu["used_cpu_user"] + cpu["used_cpu_sys"])
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+# What Redis' tables of keys and of lifetimes take besides, for each key: a slot in both, and an entry in the second.
+_TABLES = 40
+
+
+def memory_of(server: RedisServer) -> int:
+    """Give the bytes that Redis uses for all keys, by its own word."""
+    pipe = server.client.pipeline(transaction=False)
+    for key in server.client.scan_iter(count=1000):
+        pipe.memory_usage(key, samples=0)
+    return sum(size + _TABLES for size in pipe.execute() if size)
+
+
+async def closed_loop(call: Callable[[], Awaitable[object]], callers: int, total: int) -> None:
+    """Make so many calls, by so many callers that wait for each of theirs."""
+    left = total
+
+    async def loop() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await call()
+
+    await asyncio.gather(*(loop() for _ in range(callers)))
+
+
+class Calls(NamedTuple):
+    """Durations of one script's calls, ms, sorted."""
+
+    name: str
+    times: list[float]
+
+    def at(self, share: float) -> float:
+        """Give a percentile."""
+        return self.times[min(int(len(self.times) * share), len(self.times) - 1)]
+
+
+@contextmanager
+def slow_log(server: RedisServer, found: list[Calls]) -> Iterator[None]:
+    """Note how long every script call of a block takes."""
+    server.call("CONFIG", "SET", "slowlog-log-slower-than", 0, "slowlog-max-len", 10_000_000)
+    server.call("SLOWLOG", "RESET")
+    try:
+        yield
+    finally:
+        server.call("CONFIG", "SET", "slowlog-log-slower-than", -1)
+        entries: Any = server.client.slowlog_get(10_000_000)
+        times: dict[str, list[float]] = {}
+        for entry in entries:
+            words = entry["command"].split(b" ", 2)
+            if words[0] == b"EVALSHA":
+                times.setdefault(NAMES.get(words[1].decode(), "other"), []).append(entry["duration"] / 1000)
+        server.call("SLOWLOG", "RESET")
+        found += [Calls(name, sorted(values)) for name, values in sorted(times.items())]

@@ -1,0 +1,181 @@
+"""What many wait for stays cheap: bounds that are no durations; `python -m bench scale` has those."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench import scale
+from ratelimit_async import QueueConfig, RateLimitConfig, RateLimiter
+from tests.helpers import client_of, depth_is, eventually, number
+
+if TYPE_CHECKING:
+    import redis.asyncio
+
+    from tests.servers import RedisServer
+
+N = 1000
+MB = 1_000_000
+LONG = RateLimitConfig("1/day", QueueConfig(max_size=10_000))
+
+
+def calls_of(server: RedisServer) -> int:
+    stats: Any = server.client.info("commandstats")
+    return int(stats.get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+# ---- memory ----
+
+
+@pytest.mark.real_redis
+async def test_what_is_counted_takes_little_however_much_it_is(own_server: RedisServer) -> None:
+    for algorithm in scale.ALGORITHMS:
+        for hits in (10_000, 1_000_000):
+            assert await scale.memory_counted(own_server, hits, algorithm) < 0.125 * MB
+    for algorithm in scale.ALGORITHMS:
+        assert await scale.memory_keys(own_server, N, algorithm) < 200 * N
+
+
+@pytest.mark.real_redis
+async def test_ten_thousand_that_wait_take_less_than_half_a_megabyte_of_redis(own_server: RedisServer) -> None:
+    redis, _ = await scale.memory_waiting(own_server, N, 1)
+    assert redis < 0.5 * MB * N / 10_000
+    redis, _ = await scale.memory_waiting(own_server, N, N // 10)
+    assert redis < 1.1 * MB * N / 10_000
+
+
+@pytest.mark.real_redis
+async def test_a_task_that_waits_takes_less_than_thrice_its_arguments(own_server: RedisServer) -> None:
+    assert await scale.memory_tasks(own_server, N) < 3 * MB * N / 10_000
+
+
+@pytest.mark.real_redis
+@pytest.mark.parametrize(("submit", "most"), [(False, 2800), (True, 2800)])
+async def test_who_waits_takes_little_of_its_process(own_server: RedisServer, submit: bool, most: int) -> None:
+    _, client = await scale.memory_waiting(own_server, N, 1, submit=submit)
+    assert client < most * N
+
+
+# ---- script calls ----
+
+
+@pytest.mark.real_redis
+async def test_script_calls_per_grant_do_not_grow_with_those_who_wait(own_server: RedisServer) -> None:
+    few = await scale.grants(own_server, 100, 10, "1 per 0.05 seconds")
+    many = await scale.grants(own_server, 2000, 200, "1 per 0.05 seconds")
+    assert few.calls < 1.0 * 100
+    assert many.calls < 1.0 * 2000
+    hot = await scale.grants(own_server, 2000, 1, "200 per 0.05 seconds")
+    assert hot.calls < 0.2 * 2000
+
+
+@pytest.mark.real_redis
+async def test_looking_through_a_long_queue_takes_a_call_per_page(own_server: RedisServer) -> None:
+    async with scale.waiting(own_server, 2500, 1) as (limiter, _):
+        own_server.call("CONFIG", "RESETSTAT")
+        await limiter._live().requests.sync(scan=True)
+        # 250 ids an entry, four entries a call; 1,000 in a page, three pages and two empty levels; and a timer's calls.
+        assert calls_of(own_server) <= 3 + 5 + 3
+        assert await scale.depth(limiter, 1) == 2500
+
+
+async def test_all_of_a_long_queue_go_back_to_their_places_when_redis_forgets_them(url: str) -> None:
+    async with RateLimiter(url, limits={"a": LONG}, hooks=[]) as limiter, client_of(url) as client:
+        await limiter.hit("a")
+        tickets = [await limiter.submit("a", number, n, priority=n % 3) for n in range(450)]
+        before = await _entries(client)
+        # Some in the middle, and a whole level.
+        for level in (0, 2):
+            for text in random.sample(before[level], 20):
+                await client.lrem(f"{{rl:a:}}:q{level}", 1, text)
+        await client.delete("{rl:a:}:q1")
+        assert await depth_is(limiter, "a", 260)
+        await limiter._live().requests.sync(scan=True)
+        await eventually(lambda: depth_is(limiter, "a", 450))
+        assert await _entries(client) == before
+        for ticket in tickets:
+            ticket.cancel()
+
+
+async def _entries(client: redis.asyncio.Redis) -> list[list[str]]:
+    return [await client.lrange(f"{{rl:a:}}:q{level}", 0, -1) for level in range(3)]
+
+
+async def test_one_call_grants_no_more_than_a_batch_and_somebody_of_every_key(url: str) -> None:
+    limits = {"a": "1000/day"}
+    async with RateLimiter(url, limits=limits, hooks=[], poll_interval=30) as limiter, client_of(url) as client:
+        keys = [limiter._key_of("a", by) for by in range(4)]
+        for by in range(4):
+            await limiter.pause_for("a", 60, by=by)
+        tickets = [await limiter.submit("a", number, n, by=by) for by in range(4) for n in range(60)]
+        # As if all the pauses ended at once.
+        await client.delete(*(key.redis[5].decode() for key in keys))
+        granted = await asyncio.gather(*(limiter._live().scripts.grant(key, 50) for key in keys))
+        assert sorted(granted) == [1, 1, 1, 50]
+        # The rest is granted at once, a batch after the other.
+        assert await asyncio.gather(*tickets) == [*range(60)] * 4
+
+
+async def test_a_grant_behind_many_whose_process_is_gone_takes_several_calls(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "1000/day"}, hooks=[], poll_interval=30) as limiter:
+        async with client_of(url) as client:
+            await client.rpush("{rl:a:}:q0", *(f"gone {n} 1 0 -" for n in range(900)))
+        # Not in one, and not at the pace of a timer.
+        async with asyncio.timeout(10):
+            grant = await limiter.acquire("a", priority=0)
+        assert grant.decision.remaining == 999
+        assert limiter._live().processor.runs >= 3
+        assert await depth_is(limiter, "a", 0)
+
+
+# ---- what is given back ----
+
+
+async def test_what_many_calls_give_back_at_once_is_taken_off_where_each_was_charged(url: str) -> None:
+    period, width = 10_000_000, 10_000
+    async with RateLimiter(url, limits={"a": "1000000 tokens per 10 seconds"}, hooks=[]) as limiter:
+        grants = []
+        for n in range(40):
+            grants.append(await limiter.acquire("a", cost={"tokens": 100 + n}))
+            await asyncio.sleep(random.uniform(0, 0.02))
+        true = [random.choice([0, 0, 1, 50, 100 + n, 100 + n]) for n in range(40)]
+        if random.random() < 0.5:
+            # The newest buckets are emptied.
+            true[-5:] = [0] * 5
+        await asyncio.gather(*(grant.settle({"tokens": cost}) for grant, cost in zip(grants, true, strict=True)))
+        assert (await limiter.status("a")).limits[0].used == sum(true)
+        buckets: dict[int, int] = {}
+        for grant, cost in zip(grants, true, strict=True):
+            end = (round(grant.granted_at * 1e6) // width + 1) * width
+            buckets[end] = buckets.get(end, 0) + cost
+        async with client_of(url) as client:
+            (state,) = [key async for key in client.scan_iter() if ":sw:" in key]
+            members = await client.zrange(state, 0, -1, withscores=True)
+        counted, before = {}, 0
+        for end, score in members:
+            counted[int(end)], before = int(score) - before, int(score)
+        assert {end: cost for end, cost in counted.items() if cost} == {e: c for e, c in buckets.items() if c}
+        assert math.ceil(period / 1000) == width
+
+
+async def test_a_window_whose_buckets_expired_together_counts_what_is_left(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "1000000 per 60 seconds"}, hooks=[]) as limiter:
+        await limiter.hit("a")
+        state = limiter._key_of("a", None).redis[-1].decode()
+        async with client_of(url) as client:
+            ((newest, _),) = await client.zrange(state, 0, -1, withscores=True)
+            for expired in (*range(1, 12), 63, 64, 65, 200, 700):
+                for alive in (1, 2, 7):
+                    await client.delete(state)
+                    old = [int(newest) - 70_000_000 - 60_000 * n for n in range(expired)]
+                    new = [int(newest) - 60_000 * n for n in range(alive)]
+                    ends = sorted(old + new)
+                    await client.zadd(state, {str(end): n + 1 for n, end in enumerate(ends)})
+                    decision = await limiter.hit("a")
+                    assert 1_000_000 - decision.remaining == alive + 1
+                    # Of the expired, the newest stays, to count from.
+                    assert await client.zcard(state) in (alive + 1, alive + 2)
