@@ -19,7 +19,7 @@ local function expire(group, entry)
 end
 
 -- Of those who are not granted, because they are gone, one call looks at so many: the head stays due.
-local MOST_GONE = 3 * BATCH
+local MOST_LOST = 3 * BATCH
 -- What the groups of this call may still be granted together; each at least one.
 local left
 
@@ -35,7 +35,7 @@ local function take(group, batch)
       for _, text in ipairs(texts) do
         local entry = entry_of(text)
         looked = looked + 1
-        if looked > batch + MOST_GONE then
+        if looked > batch + MOST_LOST then
           blocked = true
           break
         elseif entry.task and entry.deadline ~= 0 and entry.deadline <= now then
