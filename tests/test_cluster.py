@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.crc import key_slot
 
 from bench.failover import AMOUNT, BOUND, SUBJECTS, report_failover, run_failover
 from ratelimit_async import RateLimitConfig, RateLimiter, RedisUnavailable
+from ratelimit_async._cluster import Topology
 from tests.helpers import eventually, number
 from tests.topologies import ClusterSetup, slot_of
 
@@ -126,17 +127,22 @@ async def test_an_idle_subscriber_goes_to_another_node_when_its_own_died(setup: 
     async with RateLimiter(setup.url, prefix=prefix) as idle:
         (killed,) = listened_at()
         killed.kill()
-        await eventually(lambda: len(listened_at()) == 1, BOUND)
-        await eventually(lambda: healthy(idle), BOUND)
-        async with RateLimiter(setup.url, prefix=prefix) as other:
-            await other.configure({"a": "7/minute"})
-            await eventually(lambda: _allows(idle, 7))
-    killed.start()
+        try:
+            await eventually(lambda: len(listened_at()) == 1, BOUND)
+            await eventually(lambda: healthy(idle), BOUND)
+            async with RateLimiter(setup.url, prefix=prefix) as other:
+                await other.configure({"a": "7/minute"})
+                await eventually(lambda: _allows(idle, 7), BOUND)
+        finally:
+            killed.start()
     setup.wait_back(killed)
 
 
 async def _allows(limiter: RateLimiter, n: int) -> bool:
-    return (await limiter.status("a")).limits[0].remaining == n
+    # Its key may be one of those that were at the node that died.
+    with contextlib.suppress(RedisUnavailable):
+        return (await limiter.status("a")).limits[0].remaining == n
+    return False
 
 
 async def test_a_primary_that_is_demoted_while_it_lives_is_left_without_an_error(setup: ClusterSetup) -> None:
@@ -220,36 +226,20 @@ async def test_a_redis_that_is_no_cluster_is_an_error(redis_url: str) -> None:
             pass
 
 
-async def test_a_node_that_gives_all_its_slots_away_is_left_and_found_again(setup: ClusterSetup) -> None:
+async def test_a_node_without_slots_is_left_and_found_again(setup: ClusterSetup) -> None:
     prefix = uuid.uuid4().hex
-    stopping = False
-    hits = dict.fromkeys(map(str, range(20)), 0)
-    first, second = setup.primaries()[:2]
-    async with contextlib.AsyncExitStack() as stack:
-        # The last one listens at the node.
-        while True:
-            limiter = await stack.enter_async_context(RateLimiter(setup.url, prefix=prefix, limits=LIMITS))
-            if listens_at(first, prefix):
-                break
+    async with RateLimiter(setup.url, prefix=prefix, limits=LIMITS) as limiter:
         session = limiter._session
         assert session is not None
-
-        async def hit_again(by: str) -> None:
-            while not stopping:
+        router: Any = session.executor
+        assert len(router.nodes()) == 3
+        # A map on which one node has given all it had to another; it is told otherwise by those that know.
+        (first, ranges), (second, others), *rest = router._topology.ranges.items()
+        router._apply(Topology({first: [*ranges, *others], **dict(rest)}))
+        gone = f"{second[0]}:{second[1]}"
+        assert gone not in [node._source.address for node in router.nodes()]
+        for by in range(20):
+            for _ in range(3):
                 assert (await limiter.hit("a", by=by)).allowed
-                hits[by] += 1
-
-        tasks = [asyncio.create_task(hit_again(by)) for by in hits]
-        await asyncio.to_thread(setup.reshard_all, first, second)
-        await eventually(lambda: len(session.executor.nodes()) == 2, BOUND)
-        # Nobody calls or listens there any more: it might leave the cluster.
-        await eventually(lambda: not [c for c in first.client.client_list() if c["cmd"] == "evalsha"])
-        await eventually(lambda: not listens_at(first, prefix))
-        await asyncio.to_thread(setup.reshard_all, second, first)
-        await eventually(lambda: len(session.executor.nodes()) == 2, BOUND)
-        before = sum(hits.values())
-        await eventually(lambda: sum(hits.values()) > before + 100)
-        stopping = True
-        await asyncio.gather(*tasks)
-        for by, count in hits.items():
-            assert (await limiter.status("a", by=by)).limits[0].used == count
+            assert (await limiter.status("a", by=by)).limits[0].used == 3
+        await eventually(lambda: gone in [node._source.address for node in router.nodes()], BOUND)

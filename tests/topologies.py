@@ -288,27 +288,6 @@ class ClusterSetup:
         nodes = [node for node in self._nodes(server) if "master" in node[2]]
         return sorted((node[0], node[6], *(text for text in node[8:] if text[0] != "[")) for node in nodes)
 
-    def reshard_all(self, source: RedisServer, to: RedisServer) -> None:
-        """Move all slots of a node: those with keys one by one, the empty ones at once."""
-        self._moved.clear()
-        while slots := [slot for node in self._nodes(source) if "myself" in node[2] for slot in _slots(node[8:])]:
-            with source.client.pipeline(transaction=False) as pipe:
-                for slot in slots:
-                    pipe.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
-                counts = dict(zip(slots, pipe.execute(), strict=True))
-            for slot in [slot for slot in slots if counts[slot]]:
-                self.reshard(slot, to)
-            target = self.id_of(to)
-            for server in (to, source):
-                with server.client.pipeline(transaction=False) as pipe:
-                    for slot in [slot for slot in slots if not counts[slot]]:
-                        pipe.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target)
-                    # A key may have come into a slot that was empty: the next round moves it.
-                    pipe.execute(raise_on_error=False)
-                if server is to:
-                    to.call("CLUSTER", "BUMPEPOCH")
-        until(self._settled, "epochs")
-
 
 def slot_of(prefix: str, name: str, by: str = "") -> int:
     """The slot of a plain name's keys."""
