@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 from typing import Any, Self
 
 import redis
@@ -40,6 +41,7 @@ class RedisServer:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._directory = tempfile.mkdtemp()
+        self._log = Path(self._directory) / "redis.log"
         self._options = [*options, "--appendonly", "yes" if appendonly else "no"]
         self._process: subprocess.Popen[bytes] | None = None
         retry = Retry(NoBackoff(), 0)  # start() asks often; redis-py's own retries take seconds each
@@ -60,12 +62,11 @@ class RedisServer:
 
     def command(self) -> list[str]:
         listen = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        return [*listen, "--dir", self._directory, *self._options]
+        return [*listen, "--dir", self._directory, "--logfile", str(self._log), *self._options]
 
     def start(self) -> None:
         self._process = subprocess.Popen(
             self.command(),
-            stdout=subprocess.DEVNULL,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads before exec
         )
         for _ in range(1000):
@@ -75,7 +76,8 @@ class RedisServer:
             if self._process.poll() is not None:
                 break
             time.sleep(0.01)
-        raise RuntimeError("redis-server did not start")
+        log = self._log.read_text() if self._log.exists() else "it wrote no log"
+        raise RuntimeError(f"redis-server did not start: {log[-2000:]}")
 
     def call(self, *command: str | int) -> Any:
         return self.client.execute_command(*command)
