@@ -38,13 +38,19 @@ FLOORS = [
     {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_durable", "_limiter"},
     {"_cli", "_demo", "_demo_view", "_work", "__main__"},
 ]
-FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
-MODULES = sorted(path.stem for path in PACKAGE.rglob("*.py") if path.stem != "__init__")
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.stem != "__init__"
+)
+# What meets other libraries stands on top of all.
+CONTRIB = {module for module in MODULES if module.startswith(("contrib.", "testing"))}
+FLOOR = {module: number for number, floor in enumerate([*FLOORS, CONTRIB]) for module in floor}
 SCRIPTS = sorted((PACKAGE / "lua").glob("*.lua"))
 
 
 def imports_of(module: str, *, at_run_time: bool) -> set[str]:
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
     if at_run_time:
         tree.body = [node for node in tree.body if not isinstance(node, ast.If)]
     found = set[str]()
@@ -53,9 +59,11 @@ def imports_of(module: str, *, at_run_time: bool) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
-            bare = node.module == "ratelimit_async"
+            bare = node.module in {"ratelimit_async", "ratelimit_async.contrib"}
             found |= {f"{node.module}.{alias.name}" for alias in node.names} if bare else {node.module or ""}
-    return {name.rpartition(".")[2] for name in found if name.startswith("ratelimit_async.")}
+    ours = {name.removeprefix("ratelimit_async.") for name in found if name.startswith("ratelimit_async.")}
+    # Those on top use the public face; it is no module of its own.
+    return ours - set(ratelimit_async.__all__) - {"contrib"}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -95,7 +103,9 @@ def test_no_script_scans_the_keyspace_or_needs_more_than_plain_lua(script: Path)
 
 
 def test_importing_the_package_brings_no_optional_one() -> None:
-    code = "import sys, ratelimit_async; print([m for m in ('fakeredis', 'lupa', 'fastapi') if m in sys.modules])"
+    optional = ("fakeredis", "lupa", "fastapi", "starlette", "httpx", "aiohttp", "prometheus_client", "opentelemetry")
+    optional += ("rich", "pytest", "uvicorn")
+    code = f"import sys, ratelimit_async; print([m for m in {optional} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
