@@ -96,12 +96,14 @@ class Key:
 
     def configure(self, config: RateLimitConfig) -> None:
         """Be configured from now on."""
-        base, queue, header = self._base, config.waits, list[bytes | str | int]()
+        base, queue = self._base, config.waits
         self.config = config
         self.limits = len(config.parsed)
         self.forget_denial()
-        names = [f"{base}{part}" for part in (*"dcrlhpw", f"a:{self._client}")]
+        names = [f"{base}{part}" for part in (*"dcrhw", f"a:{self._client}", *"lp")]
         names += [f"{base}q{level}" for level in range(queue.priorities)]
+        promote = int((queue.max_wait_before_promotion or 0) * 1e6)
+        header: list[str | int] = [queue.priorities, queue.max_size, queue.overflow, promote, int(config.denial_cache)]
         for limit, slot in zip(config.parsed, config.slots, strict=True):
             kind = _KINDS[limit.algorithm]
             if kind != "cc":
@@ -109,11 +111,7 @@ class Key:
                 names.append(f"{base}{kind}:{limit.unit}:{slot}")
             header += [kind + ("+" if limit.count_from == "finish" else ""), limit.unit, *_numbers(limit)]
         self.redis = tuple(name.encode() for name in names)
-        promote = int((queue.max_wait_before_promotion or 0) * 1e6)
-        self._header = (
-            (queue.priorities, queue.max_size, queue.overflow, promote),
-            (int(config.denial_cache), self.limits, *header),
-        )
+        self._header = " ".join(map(str, header)).encode()
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
         self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.parsed if limit.period)])
 
@@ -128,10 +126,9 @@ class Key:
         """Until when its name is paused, us by Redis' clock; -1 without end, 0 not."""
         return self._pauses.get(self.field, 0)
 
-    def arguments(self) -> list[bytes | str | int]:
+    def arguments(self) -> tuple[bytes, int]:
         """Give a group's arguments up to its entries."""
-        queue, rest = self._header
-        return [*queue, self.paused_until, *rest]
+        return self._header, self.paused_until
 
 
 class Reconfigured(NamedTuple):

@@ -42,8 +42,9 @@ def _sources() -> dict[str, str]:
     def read(file: Traversable) -> str:
         lines: list[str] = []
         for line in file.read_text(encoding="utf-8").splitlines():
-            if line.startswith("-- @include "):
-                lines.append(read(root / "include" / f"{line.removeprefix('-- @include ')}.lua"))
+            # indented where a part of a script is made only when it is needed
+            if line.strip().startswith("-- @include "):
+                lines.append(read(root / "include" / f"{line.strip().removeprefix('-- @include ')}.lua"))
             else:
                 lines.append(line)
         return "\n".join(lines)
@@ -147,12 +148,11 @@ class Scripts:
 
     def hit(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
         """Charge now or not at all; the reply is for `decision`."""
-        entry = ("hit", 0, 0, _text(key, costs), 0, 0, 0)
-        return self._executor.call(ALL["admit"], key, entry, replayable=False)
+        return self._executor.call(ALL["admit"], key, (f"hit {_text(key, costs)}",), replayable=False)
 
     def check(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
         """Look, take nothing; the reply is for `decision`."""
-        return self._admit(key, "check", costs=_text(key, costs))
+        return self._executor.call(ALL["admit"], key, (f"check {_text(key, costs)}",))
 
     @staticmethod
     def decision(key: Key, reply: list[Any]) -> Decision:
@@ -181,7 +181,7 @@ class Scripts:
 
     def shadow(self, key: Key, seq: int, costs: str) -> asyncio.Future[Any]:
         """Charge if it fits; the call goes ahead whatever the reply, which is for `shadow_admission`."""
-        return self._admit(key, "shadow", str(seq), costs=costs, replayable=False)
+        return self._executor.call(ALL["admit"], key, (f"shadow {costs} {seq}",), replayable=False)
 
     def requeue(self, key: Key, turn: str, priority: int, entry: bytes) -> asyncio.Future[Any]:
         """Put a request that Redis forgot back to its place; the reply is for `admission`."""
@@ -192,17 +192,16 @@ class Scripts:
         self,
         key: Key,
         op: str,
-        turn: str = "0",
-        priority: int = 0,
-        costs: str = "-",
-        wait: int = 0,
-        enqueued: int = 0,
+        turn: str,
+        priority: int,
+        costs: str,
+        wait: int,
+        enqueued: int,
         *,
         fail_fast: bool = False,
-        replayable: bool = True,
     ) -> asyncio.Future[Any]:
-        entry = (op, turn, priority, costs, wait, enqueued, int(fail_fast))
-        return self._executor.call(ALL["admit"], key, entry, replayable=replayable)
+        entry = f"{op} {costs} {turn} {priority} {wait} {enqueued} {int(fail_fast)}"
+        return self._executor.call(ALL["admit"], key, (entry,))
 
     @staticmethod
     def admission(key: Key, reply: list[Any]) -> Admission:
