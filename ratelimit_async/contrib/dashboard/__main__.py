@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the page until it is told to stop; gives the process' exit code."""
     options = _parser().parse_args(argv)
+    # Does nothing where the limiter's module has set up logging.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         limiter = load_limiter(options.limiter)
         asyncio.run(serve(limiter, host=options.host, port=options.port, read_only=not options.allow_actions))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from starlette.exceptions import HTTPException
 
 from ratelimit_async import ConfigurationError, RateLimitError, RedisUnavailable, UnknownRequest
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ratelimit_async import RateLimiter
 
 __all__ = ["act"]
+
+_log = logging.getLogger("ratelimit_async")
 
 
 async def act(limiter: RateLimiter, body: dict[str, Any], who: str) -> Pair:
@@ -31,8 +33,7 @@ async def act(limiter: RateLimiter, body: dict[str, Any], who: str) -> Pair:
         raise HTTPException(503, f"Nothing is known to have changed: {error}") from None
     except RateLimitError as error:
         raise HTTPException(503, str(error)) from None
-    told = {"action": action, "limit": pair[0], "by": pair[1], "letter": body.get("letter"), "client": who}
-    structlog.get_logger("ratelimit_async").info("dashboard", **told)
+    _log.info("dashboard: %s of %r by %s", action, body.get("letter") or pair, who)
     return pair
 
 

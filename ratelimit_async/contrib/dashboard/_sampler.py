@@ -22,6 +22,7 @@ __all__ = ["Sampler"]
 # Seconds after the last question for which it goes on, and for which what was seen is kept.
 _LINGER = 30.0
 WINDOW = 600.0
+_SPANS = (60.0, 120.0, 300.0)
 # Keys that are read in turns, that are read in one go, and of which the history is kept.
 _MOST_SWEPT = 1_000
 _MOST_READ = 250
@@ -53,10 +54,12 @@ class Sampler:
     async def watch(self) -> None:
         """Say that somebody watches; comes back when there is something to see."""
         loop = asyncio.get_running_loop()
-        self._until = loop.time() + _LINGER
+        ended, self._until = self._until, loop.time() + _LINGER
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._ready = asyncio.Event()
-            self.since = loop.time()
+            # What was seen before a short rest is kept.
+            if loop.time() - ended > WINDOW or not self.series:
+                self.since = loop.time()
             self._task = loop.create_task(self._run(), name="ratelimit_async dashboard")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5.0):
@@ -78,6 +81,10 @@ class Sampler:
         left = list(pairs)
         for start in range(0, len(left), _BATCH):
             await asyncio.gather(*map(self._read, left[start : start + _BATCH]))
+
+    def span(self, now: float) -> float:
+        """Give the seconds that plots show: as many as there is something to see of, in round numbers."""
+        return next((span for span in _SPANS if span >= now - self.since), WINDOW)
 
     def stop(self) -> None:
         """End at once."""

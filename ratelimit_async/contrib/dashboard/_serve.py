@@ -50,7 +50,7 @@ async def serve(
     made = secrets.token_urlsafe(24) if token is None else ""
     app = dashboard(limiter, token=token or made, read_only=read_only, interval=interval)
     limiter.only_look()
-    config = uvicorn.Config(app, host, port, log_level="warning", lifespan="off", server_header=False)
+    config = uvicorn.Config(app, host, port, log_level="warning", lifespan="off", ws="none", server_header=False)
     async with limiter:
         where = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         # Behind the '#' it is sent to no server and stands in no log.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from ratelimit_async.contrib.dashboard._details import MOST_LETTERS, MOST_WAITING
 from ratelimit_async.contrib.dashboard._names import spell_key
-from ratelimit_async.contrib.dashboard._sampler import WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -80,6 +79,7 @@ def find_page(sampler: Sampler, *, name: str | None, search: str, show: str, ord
 def describe(sampler: Sampler, page: Page) -> dict[str, Any]:
     """Tell of all keys together, and of those of a page."""
     now = asyncio.get_running_loop().time()
+    window = sampler.span(now)
     return {
         **describe_health(sampler, now),
         "totals": _totals(sampler),
@@ -90,9 +90,9 @@ def describe(sampler: Sampler, page: Page) -> dict[str, Any]:
         "page": page.number,
         "pages": page.pages,
         "matching": page.matching,
-        "window": WINDOW,
+        "window": window,
         "rows": [
-            {**_row(pair, series, now), "peaks": series.peaks(now - WINDOW, now, _SLICES)}
+            {**_row(pair, series, now), "peaks": series.peaks(now - window, now, _SLICES)}
             for pair in page.pairs
             if (series := sampler.series.get(pair)) is not None
         ],
@@ -103,11 +103,12 @@ def describe_key(sampler: Sampler, pair: Pair, detail: Detail | None) -> dict[st
     """Tell all of one key."""
     now = asyncio.get_running_loop().time()
     series = sampler.series[pair]
-    told = {**describe_health(sampler, now), "window": WINDOW, "key": _row(pair, series, now)}
+    window = sampler.span(now)
+    told = {**describe_health(sampler, now), "window": window, "key": _row(pair, series, now)}
     status = series.status
     if status is None or detail is None:
         return told
-    since = now - WINDOW
+    since = now - window
     of_name = sampler.series.get((pair[0], None))
     whole = of_name.status if of_name else None
     return {

@@ -10,6 +10,7 @@ let csrf = "";
 let timer;
 let asked = 0;
 let failures = 0;
+let away = null;
 
 const list = new List(() => poll());
 const detail = new Detail(act);
@@ -60,7 +61,7 @@ async function poll() {
     failures += 1;
     const reason = error instanceof TypeError || error.name === "TimeoutError" ? "The server does not answer" : error.message;
     // One failure is no news.
-    if (failures > 1 || !(error instanceof TypeError)) tellTrouble(`${reason}. Showing what was last seen, and trying again.`, "unreachable");
+    if (failures > 1 || !(error instanceof TypeError)) tellTrouble(`${reason}`, "What is shown is what was last seen; this page tries again by itself.");
   }
   if (turn === asked && !document.hidden) timer = setTimeout(poll, Math.min(interval * 2 ** Math.max(failures - 1, 0), Math.max(interval, 8_000)));
 }
@@ -70,24 +71,28 @@ function tellHealth(told) {
   show($("sign-out"), told.sign_out);
   const health = told.health;
   if (health?.away !== null && health !== null) {
-    const since = health.away < 3 ? "" : ` for ${duration(health.away)}`;
-    return tellTrouble(`Redis is away${since}: ${health.error}. Showing what was last seen; this page goes on by itself.`, "Redis is away");
+    away ??= new Date(Date.now() - 1000 * health.away).toLocaleTimeString();
+    return tellTrouble(`Redis is away since ${away}`, `What is shown was seen before; this page goes on by itself. ${health.error}`);
   }
+  away = null;
   show($("banner"), false);
   document.body.classList.remove("stale");
   if (health === null) return;
   $("health").dataset.state = health.ok ? "good" : "warn";
   const latency = health.latency < 0.01 ? `${(health.latency * 1000).toFixed(1)} ms` : duration(health.latency);
-  setText($("health-text"), health.ok ? `Redis ${latency} · ${count(health.processes, "process", "processes")}` : health.error);
+  setText($("health-text"), health.ok ? `Redis ${latency}` : health.error);
+  setText($("health-processes"), health.ok ? `· ${count(health.processes, "process", "processes")}` : "");
   $("health").title = health.address;
 }
 
-function tellTrouble(text, short) {
-  setText($("banner"), text);
+function tellTrouble(what, why) {
+  setText($("banner-what"), what);
+  setText($("banner-why"), why);
   show($("banner"), true);
   document.body.classList.add("stale");
   $("health").dataset.state = "bad";
-  setText($("health-text"), short);
+  setText($("health-text"), "Not up to date");
+  setText($("health-processes"), "");
 }
 
 // ---- acting ----

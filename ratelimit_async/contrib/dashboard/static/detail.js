@@ -110,7 +110,8 @@ export class Detail {
       facts.push(`Tasks: ${number(tasks.running)} running, ${number(tasks.delayed)} to be tried again, ` +
         `${number(tasks.parked)} that no process has; ${count(tasks.workers, "worker")}.`);
     }
-    facts.push(`Plots go back ${duration(Math.min(told.history.ages[0] ?? 0, told.window))}: what was seen while a page was open, at most ${duration(told.window)}.`);
+    const since = new Date(Date.now() - 1000 * (told.history.ages[0] ?? 0)).toLocaleTimeString();
+    facts.push(`Seen since ${since}: this process keeps 10 minutes, of the time in which a page was open.`);
     setText($("facts"), facts.join(" "));
   }
 
@@ -125,7 +126,7 @@ export class Detail {
   updateQueue(key, told, widest) {
     setText($("queue-depth"), number(key.depth));
     setText($("queue-oldest"), key.depth ? duration(key.oldest) : "–");
-    setText($("queue-estimate"), duration(told.estimated_wait));
+    setText($("queue-estimate"), told.estimated_wait ? duration(told.estimated_wait) : key.paused ? "until resumed" : "not at all");
     const most = Math.max(1, ...key.depths);
     const bars = $("queue-levels");
     while (bars.children.length > key.depths.length) bars.lastElementChild.remove();

@@ -43,15 +43,18 @@ export function duration(seconds) {
   return `${number(hours / 24)} days`;
 }
 
-export const percent = (value) => `${Math.round(value)} %`;
+// 99.9 % is not full yet.
+export const percent = (value) => `${value < 100 ? Math.floor(value) : Math.round(value)} %`;
 
 export function titleOf(key) {
   return key.by === null ? key.name : `${key.name} / ${key.by}`;
 }
 
-// What a limit is called beside its numbers: "per minute", "tokens per minute", "at once".
+// What a limit is called beside its numbers: "per minute", "tokens per minute", "at once"; whole, where its burst differs.
 export function wordsOf(limit) {
-  return limit.limit.includes("concurrent") ? limit.limit.replace(/^\d+ /, "") : limit.limit.replace(/^\d+ ?/, "").replace("/", " per ").trim();
+  if (limit.limit.includes(" burst ")) return limit.limit;
+  const rest = limit.limit.replace(/^\d+ ?/, "").replace(/ (fixed_window|sliding_counter|token_bucket)\b/, "");
+  return rest.endsWith("concurrent") ? rest.replace(/concurrent$/, "at once") : rest.replace("/", " per ").trim();
 }
 
 export function chip(text, kind) {

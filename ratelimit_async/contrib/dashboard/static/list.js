@@ -50,7 +50,7 @@ class Row {
     this.meterList = [];
   }
 
-  update(row) {
+  update(row, window) {
     setText(this.name, row.name);
     setText(this.subject, row.by ?? "");
     show(this.subject, row.by !== null);
@@ -63,9 +63,10 @@ class Row {
     const nodes = this.meterList.map((meter) => meter.node);
     if (limits.length > MOST_METERS) nodes.push(el("span", "note", `and ${limits.length - MOST_METERS} more`));
     keep(this.meters, nodes);
-    this.spark.update(row.peaks);
+    this.spark.update(row.peaks, window);
     setText(this.depth, row.depth ? `${number(row.depth)} waiting` : "–");
     this.depth.classList.toggle("some", Boolean(row.depth));
+    this.depth.parentElement.classList.toggle("none", !row.depth);
     setText(this.levels, row.depth ? `${row.depths.map(number).join(" · ")}, oldest ${duration(row.oldest)}` : "");
     this.levels.title = row.depth ? row.depths.map((depth, i) => `priority ${i}: ${number(depth)}`).join(", ") : "";
     setChips(this.chips, chipsOf(row));
@@ -132,10 +133,10 @@ export class List {
 
   update(told) {
     this.page = told.page;
-    this.updateTiles(told.totals);
+    this.updateTiles(told.totals, told.names.length);
     this.updateNames(told.names);
-    setText($("head-window"), `Fullness, last ${told.window / 60} minutes`);
-    this.updateRows(told.rows);
+    setText($("head-window"), `Fullness, last ${told.window === 60 ? "minute" : `${told.window / 60} minutes`}`);
+    this.updateRows(told.rows, told.window);
     const filtered = this.shown || $("search").value || $("name").value;
     show($("empty"), told.rows.length === 0);
     setText($("empty"), this.shown || !filtered ? EMPTY[this.shown] : "No key is called so.");
@@ -148,15 +149,15 @@ export class List {
     $("next").disabled = told.page >= told.pages;
   }
 
-  updateTiles(totals) {
+  updateTiles(totals, names) {
     setText($("total-keys"), number(totals.keys) + (totals.more ? "+" : ""));
-    setText($("note-keys"), totals.read < totals.keys ? `${number(totals.read)} are read` : "");
+    setText($("note-keys"), totals.read < totals.keys ? `${number(totals.read)} of them read` : `of ${count(names, "name")}`);
     setText($("total-full"), number(totals.full));
-    setText($("note-full"), totals.full ? count(totals.full, "key") : "");
+    setText($("note-full"), totals.full ? `of ${count(totals.read, "key")}` : "");
     setText($("total-waiting"), number(totals.depth));
     setText($("note-waiting"), totals.depth ? `oldest ${duration(totals.oldest)}` : "");
     setText($("total-paused"), number(totals.paused));
-    setText($("note-paused"), totals.paused ? count(totals.paused, "key") : "");
+    setText($("note-paused"), totals.paused ? `of ${count(totals.read, "key")}` : "");
     setText($("total-dead"), number(totals.letters));
     setText($("note-dead"), totals.letters ? `in ${count(totals.dead, "key")}` : "");
     for (const [id, bad] of [["full", totals.full], ["paused", totals.paused], ["dead", totals.letters]]) {
@@ -181,11 +182,11 @@ export class List {
     if (select.selectedIndex < 0) select.value = "";
   }
 
-  updateRows(rows) {
+  updateRows(rows, window) {
     const known = new Map();
     for (const row of rows) {
       const one = this.rows.get(row.id) ?? new Row(row.id);
-      one.update(row);
+      one.update(row, window);
       known.set(row.id, one);
     }
     let order = [...known.keys()];

@@ -44,12 +44,12 @@ export class Sparkline {
     this.node.append(shape("path", { class: "base", d: "M0 31.5H160" }), this.area, this.line);
   }
 
-  update(peaks) {
+  update(peaks, span) {
     const step = 160 / peaks.length;
     const top = Math.max(100, ...peaks);
     const points = peaks.map((peak, i) => [(i + 0.5) * step, peak === null ? null : 30 - (peak / top) * 27]);
     // Keys that are read in turns leave slices empty between two looks.
-    const traces = runs(points.filter((point) => point[1] !== null), step * 4).map((run) => trace(run, 31.5, 1.5));
+    const traces = runs(points.filter((point) => point[1] !== null), Math.max(step * 4, (160 * 20) / span)).map((run) => trace(run, 31.5, 1.5));
     this.line.setAttribute("d", traces.map((one) => one.line).join(""));
     this.area.setAttribute("d", traces.map((one) => one.area).join(""));
     this.node.dataset.level = level(peaks.findLast((peak) => peak !== null) ?? 0);
@@ -120,7 +120,7 @@ export class Plot {
     }
     const minutes = span / 60;
     for (const part of [1, 0.5, 0]) {
-      const text = part ? `−${+(minutes * part).toFixed(1)} min` : "now";
+      const text = !part ? "now" : span < 120 ? `−${span * part} s` : `−${+(minutes * part).toFixed(1)} min`;
       this.label(text, this.x(span * part), HEIGHT - 5, part === 1 ? "start" : part ? "middle" : "end");
     }
     const drawn = points.map((one) => [this.x(one.age), this.y(one.value)]);
@@ -130,7 +130,7 @@ export class Plot {
     this.area.setAttribute("d", traces.map((one) => one.area).join(""));
     const last = points.at(-1);
     this.svg.setAttribute("aria-label", last
-      ? `${this.what}: now ${this.write(last.value)}, at most ${this.write(highest)} in the last ${minutes} minutes`
+      ? `${this.what}: now ${this.write(last.value)}, at most ${this.write(highest)} in the last ${span} seconds`
       : `${this.what}: nothing seen yet`);
     this.place();
   }
