@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 pytestmark = pytest.mark.real_redis
-TOKEN = "-".join(["a", "token", "of", "some", "length"])
+TOKEN = "a-token-of-some-length"  # noqa: S105 - of a test
 LIMITS = {"api": "5/minute", "mail": "100/second", "llm": ["10/minute", "1000 tokens/minute"]}
 HOSTILE = "<img src=x onerror=alert(1)>"
 PREFIX = "/ops/limits"
