@@ -11,8 +11,8 @@ class LimitCard {
     this.reset = el("span", "note");
     this.plot = new Plot(limit.limit, percent, 100);
     this.node = el("section", "card pad limit",
-      el("h2", "", limit.limit),
-      el("p", "figures", this.value, this.note, this.reset),
+      el("div", "limit-head", el("h2", "", limit.limit), this.reset),
+      el("p", "figures", this.value, this.note),
       this.plot.node);
   }
 
