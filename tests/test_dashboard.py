@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -694,6 +695,15 @@ async def test_a_port_that_is_none_is_refused(port: Any) -> None:
         await serve(RateLimiter("memory://"), port=port)
 
 
+async def test_a_port_that_is_taken_is_told_of_before_where_the_page_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigurationError, match="cannot be listened on at localhost"):
+            await serve(RateLimiter("memory://"), host="localhost", port=taken.getsockname()[1])
+    assert capsys.readouterr().out == ""
+
+
 @pytest.fixture
 def module(tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"limits_{time.time_ns()}"
@@ -757,10 +767,11 @@ async def test_other_machines_are_let_in_with_a_warning(
 ) -> None:
     import uvicorn
 
-    async def end(_: object) -> None:
-        """Serve nobody."""
+    async def end(_: object, sockets: list[None]) -> None:
+        assert sockets == [None]
 
     monkeypatch.setattr(uvicorn.Server, "serve", end)
+    monkeypatch.setattr(socket, "create_server", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.delenv("DASHBOARD_TOKEN", raising=False)
     for host, warned in (("localhost", False), ("::1", False), ("0.0.0.0", True), ("box.example", True)):  # noqa: S104
         await serve(RateLimiter(redis_url, limits=LIMITS), host=host, port=8765)

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,7 +22,7 @@ from ratelimit_async.contrib.dashboard._sampler import Sampler
 from ratelimit_async.contrib.dashboard._views import describe, describe_key, find_page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -106,7 +106,7 @@ class _Page:
         self._files = _read_files()
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, _: Starlette) -> AsyncGenerator[None]:
         async with self._limiter:
             yield
             self._sampler.stop()
@@ -239,7 +239,7 @@ async def _body(request: Request) -> dict[str, Any]:
         body = None
     if not isinstance(body, dict):
         raise HTTPException(400, "Send a JSON object.")
-    return body
+    return cast("dict[str, Any]", body)
 
 
 def _json(content: object, status: int = 200, headers: Any = None) -> Response:

@@ -14,7 +14,7 @@ __all__ = ["Series"]
 class Series:
     """A bounded history: of each look the loop's time, the queue's depth, and how full each limit was, 1.0 is full."""
 
-    __slots__ = ("_most", "_values", "_width", "problem", "seen", "status")
+    __slots__ = ("_most", "_peaks", "_values", "_width", "problem", "seen", "status")
 
     def __init__(self, most: int) -> None:
         """Keep so many looks at most."""
@@ -26,6 +26,7 @@ class Series:
         self._most = most
         self._width = 2
         self._values = array("d")
+        self._peaks: tuple[float, float, list[int | None]] = (0.0, 0.0, [])
 
     def add(self, now: float, status: Status) -> None:
         """Take in a look; one with other limits than before begins anew."""
@@ -51,13 +52,19 @@ class Series:
         width, values = self._width, self._values
         return [values[i + number] for i in range(0, len(values), width) if values[i] >= since]
 
-    def peaks(self, since: float, until: float, count: int) -> list[int | None]:
-        """Give so many slices of the time between, of each the percentage at its fullest; None where none was seen."""
+    def peaks(self, span: float, count: int) -> list[int | None]:
+        """Give slices of the time up to the last look, of each the percentage at its fullest; None where none was."""
+        # The same for all viewers, until the next look.
+        if self._peaks[:2] != (self.seen, span):
+            self._peaks = self.seen, span, self._find_peaks(self.seen - span, span, count)
+        return self._peaks[2]
+
+    def _find_peaks(self, since: float, span: float, count: int) -> list[int | None]:
         slices: list[int | None] = [None] * count
         width, values = self._width, self._values
         for i in range(0, len(values), width):
             if values[i] >= since:
-                place = min(int((values[i] - since) / (until - since) * count), count - 1)
+                place = min(int((values[i] - since) / span * count), count - 1)
                 full = round(100 * max(values[i + 2 : i + width], default=0.0))
                 slices[place] = max(slices[place] or 0, full)
         return slices

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import secrets
+import socket
 import sys
 
 from ratelimit_async import ConfigurationError, RateLimiter
@@ -36,7 +37,7 @@ async def serve(
         interval: As `dashboard` takes it.
 
     Raises:
-        ConfigurationError: If an argument cannot be used.
+        ConfigurationError: If an argument cannot be used, or the port is taken.
         RedisUnavailable: If Redis cannot be reached at the start.
     """
     try:
@@ -51,13 +52,21 @@ async def serve(
     app = dashboard(limiter, token=token or made, read_only=read_only, interval=interval)
     limiter.only_look()
     config = uvicorn.Config(app, host, port, log_level="warning", lifespan="off", ws="none", server_header=False)
-    async with limiter:
-        where = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-        # Behind the '#' it is sent to no server and stands in no log.
-        print(f"The dashboard is at {where}{f'#token={made}' if made else ''}", flush=True)
-        if not _is_local(host):
-            print("It is open to other machines: put a proxy with TLS before it.", file=sys.stderr, flush=True)
-        await uvicorn.Server(config).serve()
+    with _listen(host, port) as listening:
+        async with limiter:
+            where = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+            # Behind the '#' it is sent to no server and stands in no log.
+            print(f"The dashboard is at {where}{f'#token={made}' if made else ''}", flush=True)
+            if not _is_local(host):
+                print("It is open to other machines: put a proxy with TLS before it.", file=sys.stderr, flush=True)
+            await uvicorn.Server(config).serve([listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigurationError("port", port, f"cannot be listened on at {host}: {error.strerror}") from None
 
 
 def _is_local(host: str) -> bool:

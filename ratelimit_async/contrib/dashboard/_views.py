@@ -92,7 +92,7 @@ def describe(sampler: Sampler, page: Page) -> dict[str, Any]:
         "matching": page.matching,
         "window": window,
         "rows": [
-            {**_row(pair, series, now), "peaks": series.peaks(now - window, now, _SLICES)}
+            {**_row(pair, series, now), "peaks": series.peaks(window, _SLICES)}
             for pair in page.pairs
             if (series := sampler.series.get(pair)) is not None
         ],
