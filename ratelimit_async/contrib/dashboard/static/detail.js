@@ -21,7 +21,7 @@ class LimitCard {
     setText(this.value, percent(full));
     this.node.dataset.level = level(full);
     setText(this.note, `${number(limit.used)} of ${number(limit.most)} ${wordsOf(limit)}`);
-    setText(this.reset, limit.used ? `unused again in ${duration(limit.reset_after)}` : "unused");
+    setText(this.reset, limit.used ? `clears in ${duration(limit.reset_after)}` : "unused");
     this.plot.update(ages.map((age, i) => ({ age, value: values[i] })), span, level(full), widest);
   }
 }
