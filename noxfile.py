@@ -24,6 +24,20 @@ def _need_redis(session: nox.Session) -> None:
     session.error("no redis-server found: install it first, e.g. sudo apt-get install redis-server")
 
 
+# What the tests drive besides, and the Debian packages that have it.
+_DRIVEN = {"chromium": "chromium"}
+
+
+def _need_driven(session: nox.Session) -> None:
+    """Find them, or install Debian's as root."""
+    missing = [package for command, package in _DRIVEN.items() if not shutil.which(command)]
+    if missing and not (shutil.which("apt-get") and os.geteuid() == 0):
+        session.error(f"install first, e.g. sudo apt-get install {' '.join(missing)}")
+    if missing:
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, external=True)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, with every exception reasoned in pyproject.toml."""
@@ -44,6 +58,7 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole suite on the installed wheel, from a directory without the sources, with coverage."""
     _need_redis(session)
+    _need_driven(session)
     session.install("build")
     dist = Path(session.create_tmp()) / "dist"
     shutil.rmtree(dist, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,11 @@ __all__ = ["Administration"]
 
 class Administration(Lifecycle):
     """Looking at limits, changing and pausing them."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that have a configuration of their own, sorted; patterns are not among them."""
+        return self._catalog.names
 
     async def status(self, name: str, *, by: str | int | None = None, total: bool = False) -> Status:
         """Show a key's limits, queue and processor.
@@ -155,7 +161,7 @@ class Administration(Lifecycle):
             await self._pause(name, by, duration)
 
     async def resume(self, name: str, *, by: str | int | None = None) -> None:
-        """End a pause, with the same name and subject as it was begun with.
+        """End a pause, with the same name and subject as it was begun with; also one that an upstream asked for.
 
         Args:
             name: Which name.
@@ -166,6 +172,10 @@ class Administration(Lifecycle):
             RedisUnavailable: If Redis does not answer.
         """
         await self._pause(name, by, 0)
+        if by is None:
+            # An upstream pauses one key, here the one without a subject; a name without a configuration has none.
+            with contextlib.suppress(ConfigurationError):
+                await self._live().scripts.pause(self._key_of(name, None), 0)
         self._events.emit(Resumed(name=name, by=decode_subject(by)))
 
     async def sync_from_headers(self, name: str, headers: object, *, by: str | int | None = None) -> Upstream:

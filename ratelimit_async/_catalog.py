@@ -53,6 +53,11 @@ class Catalog:
             return Found(self._default, default=True)
         return Found((_best(config.subjects, by) if by is not None else None) or config)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that are configured, patterns left out."""
+        return tuple(sorted(name for name in self._names if not _is_pattern(name)))
+
     def change(self, changes: Changes) -> None:
         """Take over all that is configured at run time."""
         names = {name: config for (name, by), config in changes.items() if by is None}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ratelimit_async._catalog import Catalog
 from ratelimit_async._config import decode_cost, decode_name, decode_subject
 from ratelimit_async._deployment import source_of
@@ -117,6 +119,16 @@ class Lifecycle:
                 await session.stop()
             finally:
                 self._session = None
+
+    def only_look(self) -> None:
+        """Grant for nobody and run no tasks once entered, whatever `processor` says: for a process that only looks.
+
+        Raises:
+            ConfigurationError: If it is entered already.
+        """
+        if self._session is not None:
+            raise ConfigurationError("limiter", self, "is entered already")
+        self._settings = msgspec.structs.replace(self._settings, processor=False)
 
     @classmethod
     def from_file(cls, path: str | Path, **overrides: Any) -> Self:

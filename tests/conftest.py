@@ -25,6 +25,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def pytest_configure() -> None:
     if not shutil.which("redis-server"):
         pytest.exit("no redis-server on the PATH: install it, e.g. apt-get install redis-server", 2)
+    if not shutil.which("chromium"):
+        pytest.exit("no chromium on the PATH: install it, e.g. apt-get install chromium", 2)
 
 
 @pytest.fixture(scope="session")
