@@ -171,11 +171,11 @@ class Administration(Lifecycle):
             ConfigurationError: If an argument cannot be used.
             RedisUnavailable: If Redis does not answer.
         """
-        await self._pause(name, by, 0)
         if by is None:
             # An upstream pauses one key, here the one without a subject; a name without a configuration has none.
             with contextlib.suppress(ConfigurationError):
                 await self._live().scripts.pause(self._key_of(name, None), 0)
+        await self._pause(name, by, 0)
         self._events.emit(Resumed(name=name, by=decode_subject(by)))
 
     async def sync_from_headers(self, name: str, headers: object, *, by: str | int | None = None) -> Upstream:
