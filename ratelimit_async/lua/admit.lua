@@ -157,10 +157,18 @@ local function request(group, op, text, rest, again)
   return part_of('queue').wait(group, op, id, priority, text, wait, enqueued, fast == '1')
 end
 
+-- Hits and checks mostly cost the usual, and look alike.
+local function read(entry)
+  if entry == 'hit -' then
+    return 'hit', '-'
+  end
+  return string.match(entry, '^(%l+) (%S+) ?(.*)$')
+end
+
 -- @include run
 
 return run(2, function(group, a)
-  local op, text, rest = string.match(ARGV[a], '^(%l+) (%S+) ?(.*)$')
+  local op, text, rest = read(ARGV[a])
   if op == 'hit' or op == 'check' then
     return answer(group, text, op == 'hit')
   elseif op == 'shadow' then

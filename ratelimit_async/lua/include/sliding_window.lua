@@ -93,10 +93,11 @@ parts.sw = function()
   function sliding.save(limit)
     -- A clock that steps back must not write before the newest bucket: the scores would no longer rise with time.
     local bucket = math.max(bucket_of(limit, now), limit.newest)
-    redis.call('ZADD', limit.key, int(limit.total), int(bucket))
+    -- Whole numbers up to 2^53 reach Redis as they are.
+    redis.call('ZADD', limit.key, limit.total, bucket)
     if bucket ~= limit.newest then
       limit.newest = bucket
-      redis.call('PEXPIRE', limit.key, int(math.ceil((bucket - now + limit.period) / 1000) + 1000))
+      redis.call('PEXPIRE', limit.key, math.ceil((bucket - now + limit.period) / 1000) + 1000)
     end
   end
 
