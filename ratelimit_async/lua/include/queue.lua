@@ -192,24 +192,22 @@ end
 
 -- Arrival order is kept: an entry that comes back stands before all that came after it.
 local function insert(group, priority, entry)
-  local queue, start = group.queues[priority], 0
-  local last = redis.call('LINDEX', queue, -1)
-  if not last or entry_of(last).since <= entry.since then
+  local queue, first, past = group.queues[priority], 0, depths_of(group)[priority]
+  local after
+  while first < past do
+    local middle = math.floor((first + past) / 2)
+    local text = redis.call('LINDEX', queue, middle)
+    if entry_of(text).since > entry.since then
+      past, after = middle, text
+    else
+      first = middle + 1
+    end
+  end
+  if not after then
     return append(group, priority, entry)
   end
-  while true do
-    local texts = redis.call('LRANGE', queue, start, start + BATCH - 1)
-    for _, text in ipairs(texts) do
-      if entry_of(text).since > entry.since then
-        redis.call('LINSERT', queue, 'BEFORE', text, entry.text)
-        return arrived(group, priority, entry)
-      end
-    end
-    if #texts < BATCH then
-      return append(group, priority, entry)
-    end
-    start = start + BATCH
-  end
+  redis.call('LINSERT', queue, 'BEFORE', after, entry.text)
+  arrived(group, priority, entry)
 end
 
 -- Takes back what was granted and not claimed within its lease; the grant goes to the next, its owner, if alive, to its place.
