@@ -1,17 +1,17 @@
-"""The transport for httpx: each request at its turn, held until its response is closed, pushed back for everybody."""
+"""The transport for httpx and httpx2: requests at their turns, held until they are closed, pushed back for all."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import gzip
+import importlib
 import pickle
 import subprocess
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
-import httpx
 import pytest
 
 from ratelimit_async import (
@@ -25,7 +25,7 @@ from ratelimit_async import (
 )
 from ratelimit_async._config import QueueConfig
 from ratelimit_async._events import Paused, Retried
-from ratelimit_async.contrib.httpx import RateLimitTimeout, RateLimitTransport, host_of
+from ratelimit_async.contrib._transport import host_of
 from tests.helpers import CLEAN, depth_is, eventually, leftovers
 
 if TYPE_CHECKING:
@@ -36,37 +36,52 @@ if TYPE_CHECKING:
 URL = "https://api.example.com/things"
 
 
-class Upstream(httpx.AsyncBaseTransport):
+# Of the library of a test.
+httpx: Any = None
+RateLimitTimeout: Any = None
+RateLimitTransport: Any = None
+
+
+@pytest.fixture(params=["httpx", "httpx2"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    module = importlib.import_module(f"ratelimit_async.contrib.{request.param}")
+    for name in ("RateLimitTimeout", "RateLimitTransport"):
+        monkeypatch.setitem(globals(), name, getattr(module, name))
+    library = importlib.import_module(request.param)
+    monkeypatch.setitem(globals(), "httpx", library)
+    return library
+
+
+class Upstream:
     """Answers with what it is given, in order, then with 200; notes what arrives and whether it is left well."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
-        self.arrived: list[httpx.Request] = []
+        self.arrived: list[Any] = []
         self.bodies: list[bytes] = []
         self.open = 0
         self.closed = False
         self.reached = asyncio.Event()
+        self.steps = 0
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: Any) -> Any:
         self.arrived.append(request)
         self.reached.set()
-        assert isinstance(request.stream, httpx.AsyncByteStream)
+        for _ in range(self.steps):
+            await asyncio.sleep(0)
         self.bodies.append(b"".join([chunk async for chunk in request.stream]))
         answer = self.answers.pop(0) if self.answers else httpx.Response(200)
-        if callable(answer):
-            answer = answer(request)
         if isinstance(answer, Exception):
             raise answer
         self.open += 1
-        return httpx.Response(
-            answer.status_code, headers=answer.headers, stream=Counted(self, answer.content), extensions={"inner": True}
-        )
+        body = mixed(Counted, httpx.AsyncByteStream)(self, answer.content)
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=body, extensions={"inner": True})
 
     async def aclose(self) -> None:
         self.closed = True
 
 
-class Counted(httpx.AsyncByteStream):
+class Counted:
     def __init__(self, upstream: Upstream, content: bytes) -> None:
         self.upstream = upstream
         self.content = content
@@ -81,13 +96,19 @@ class Counted(httpx.AsyncByteStream):
         self.is_open = False
 
 
-def client_of(
-    limiter: RateLimiter, upstream: httpx.AsyncBaseTransport, name: Any = "a", **how: Any
-) -> httpx.AsyncClient:
+def mixed(kind: type[Any], base: type[Any]) -> Any:
+    return type(kind.__name__, (kind, base), {})
+
+
+def upstream_of(*answers: Any) -> Any:
+    return mixed(Upstream, httpx.AsyncBaseTransport)(*answers)
+
+
+def client_of(limiter: RateLimiter, upstream: Any, name: Any = "a", **how: Any) -> Any:
     return httpx.AsyncClient(transport=RateLimitTransport(limiter, name, transport=upstream, **how))
 
 
-def pushed(**headers: str) -> httpx.Response:
+def pushed(**headers: str) -> Any:
     return httpx.Response(429, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
@@ -109,7 +130,7 @@ async def is_clean(url: str) -> bool:
 async def test_requests_go_through_the_limits_of_their_host(url: str) -> None:
     limits = {"api.example.com": "2/minute", "*:8080": "5/minute"}
     async with RateLimiter(url, limits=limits, default=None) as limiter:
-        upstream = Upstream()
+        upstream = upstream_of()
         async with httpx.AsyncClient(transport=RateLimitTransport(limiter, transport=upstream)) as client:
             for _ in range(2):
                 answer = await client.get(URL)
@@ -127,7 +148,7 @@ async def test_functions_of_the_request_say_whose_turn_and_what_it_costs(url: st
     async with RateLimiter(url, limits={"a": "9/minute; 100 tokens/minute"}) as limiter:
         client = client_of(
             limiter,
-            Upstream(),
+            upstream_of(),
             lambda request: request.url.path[1:],
             by=host_of,
             cost=lambda request: {"tokens": len(request.content)},
@@ -142,7 +163,7 @@ async def test_functions_of_the_request_say_whose_turn_and_what_it_costs(url: st
 
 async def test_a_request_may_say_for_itself(url: str) -> None:
     async with RateLimiter(url, limits={"a": "1/minute; 9 tokens/minute"}) as limiter:
-        client = client_of(limiter, Upstream(), priority=lambda _: pytest.fail("it is given"))
+        client = client_of(limiter, upstream_of(), priority=lambda _: pytest.fail("it is given"))
         own: dict[str, Any] = {"by": "me", "cost": {"tokens": 3}, "priority": "high", "timeout": 0}
         await client.get(URL, extensions={"ratelimit": own})
         assert await used(limiter, by="me") == [1, 3]
@@ -156,7 +177,7 @@ async def test_a_request_may_say_for_itself(url: str) -> None:
 
 
 async def test_lower_priorities_go_first(url: str) -> None:
-    upstream = Upstream()
+    upstream = upstream_of()
     async with RateLimiter(url, limits={"a": "1000/minute"}) as limiter:
         client = client_of(limiter, upstream)
         await limiter.pause("a")
@@ -171,7 +192,7 @@ async def test_lower_priorities_go_first(url: str) -> None:
 
 
 async def test_a_turn_that_does_not_come_in_time_is_a_timeout_of_httpx_and_of_ours(url: str) -> None:
-    upstream = Upstream()
+    upstream = upstream_of()
     async with RateLimiter(url, limits={"a": "1/minute"}) as limiter:
         client = client_of(limiter, upstream, timeout=0.05)
         await client.get(URL)
@@ -189,7 +210,7 @@ async def test_a_turn_that_does_not_come_in_time_is_a_timeout_of_httpx_and_of_ou
 async def test_other_errors_of_ours_pass_through(url: str) -> None:
     config = RateLimitConfig("1/minute", QueueConfig(max_size=1))
     async with RateLimiter(url, limits={"a": config}) as limiter:
-        client = client_of(limiter, Upstream())
+        client = client_of(limiter, upstream_of())
         await client.get(URL)
         waiting = asyncio.create_task(client.get(URL))
         await eventually(lambda: depth_is(limiter, "a", 1))
@@ -223,7 +244,7 @@ async def test_what_cannot_be_used_is_named() -> None:
 
 async def test_a_turn_lasts_until_the_response_is_closed(url: str) -> None:
     async with RateLimiter(url, limits={"a": "1 concurrent; 9/minute from finish"}) as limiter:
-        client = client_of(limiter, Upstream(httpx.Response(200, content=b"streamed")))
+        client = client_of(limiter, upstream_of(httpx.Response(200, content=b"streamed")))
         async with client.stream("GET", URL) as response:
             waiting = asyncio.create_task(client.get(URL))
             await eventually(lambda: depth_is(limiter, "a", 1))
@@ -239,10 +260,10 @@ async def test_a_turn_lasts_until_the_response_is_closed(url: str) -> None:
 
 
 async def test_a_response_that_nobody_closes_ends_its_turn_with_its_last_reference(url: str) -> None:
-    upstream = Upstream()
+    upstream = upstream_of()
     async with RateLimiter(url, limits={"a": "1 concurrent"}) as limiter:
         client = client_of(limiter, upstream)
-        response: httpx.Response | None = await client.send(client.build_request("GET", URL), stream=True)
+        response: Any = await client.send(client.build_request("GET", URL), stream=True)
         assert await used(limiter) == [1]
         assert response is not None
         response = None
@@ -259,7 +280,7 @@ async def test_a_response_that_nobody_closes_ends_its_turn_with_its_last_referen
 async def test_a_cancelled_request_leaves_nothing_behind(url: str) -> None:
     started = asyncio.Event()
 
-    async def never(_: httpx.Request) -> httpx.Response:
+    async def never(_: Any) -> Any:
         started.set()
         await asyncio.sleep(60)
         raise AssertionError
@@ -279,7 +300,8 @@ async def test_a_cancelled_request_leaves_nothing_behind(url: str) -> None:
 
 
 async def test_one_cancelled_in_the_moment_of_its_answer_closes_the_response(url: str) -> None:
-    upstream = Upstream()
+    upstream = upstream_of()
+    upstream.steps = 3
     async with RateLimiter(url, limits={"a": "1 concurrent"}) as limiter:
         transport = RateLimitTransport(limiter, "a", transport=upstream)
         for turns in range(12):
@@ -298,7 +320,7 @@ async def test_one_cancelled_in_the_moment_of_its_answer_closes_the_response(url
 
 async def test_the_limiter_may_end_before_a_response_does(url: str) -> None:
     async with RateLimiter(url, limits={"a": "1 concurrent"}, shutdown_timeout=0.05) as limiter:
-        client = client_of(limiter, Upstream(httpx.Response(200, content=b"12345678"), httpx.Response(200)))
+        client = client_of(limiter, upstream_of(httpx.Response(200, content=b"12345678"), httpx.Response(200)))
         response = await client.send(client.build_request("GET", URL), stream=True)
     assert await response.aread() == b"12345678"
     with pytest.raises(RuntimeError, match="the limiter is not running"):
@@ -310,7 +332,7 @@ async def test_the_limiter_may_end_before_a_response_does(url: str) -> None:
 
 async def test_a_429_pauses_every_process_and_goes_again_before_all_others(url: str) -> None:
     seen: list[Event] = []
-    upstream = Upstream(pushed(retry_after="1"))
+    upstream = upstream_of(pushed(retry_after="1"))
     async with (
         RateLimiter(url, limits={"a": "99/minute; 1 concurrent"}, hooks=[seen.append]) as one,
         RateLimiter(url, limits={"a": "99/minute; 1 concurrent"}) as two,
@@ -331,7 +353,7 @@ async def test_after_the_last_retry_the_response_is_given(url: str) -> None:
     seen: list[Event] = []
     answers = [httpx.Response(429, headers={"retry-after-ms": "5"}, content=b"too many") for _ in range(3)]
     async with RateLimiter(url, limits={"a": "9/minute"}, hooks=[seen.append]) as limiter:
-        response = await client_of(limiter, Upstream(*answers), max_retries=2).get(URL)
+        response = await client_of(limiter, upstream_of(*answers), max_retries=2).get(URL)
         assert (response.status_code, response.text) == (429, "too many")
         assert [type(event) for event in seen if isinstance(event, (Paused, Retried))] == [
             Paused,
@@ -346,7 +368,7 @@ async def test_a_body_that_is_a_stream_is_sent_once(url: str) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"once"
 
-    upstream = Upstream(pushed(retry_after="30"))
+    upstream = upstream_of(pushed(retry_after="30"))
     async with RateLimiter(url, limits={"a": "9/minute"}) as limiter:
         response = await client_of(limiter, upstream).post(URL, content=body())
         assert response.status_code == 429
@@ -357,7 +379,7 @@ async def test_a_body_that_is_a_stream_is_sent_once(url: str) -> None:
 async def test_a_503_with_retry_after_is_tried_again_only_where_that_does_no_harm(url: str) -> None:
     busy = httpx.Response(503, headers={"retry-after": "0.01"})
     async with RateLimiter(url, limits={"a": "99/minute"}) as limiter:
-        upstream = Upstream(busy, httpx.Response(200), busy, httpx.Response(503), httpx.Response(200))
+        upstream = upstream_of(busy, httpx.Response(200), busy, httpx.Response(503), httpx.Response(200))
         client = client_of(limiter, upstream)
         assert (await client.put(URL, content=b"x")).status_code == 200
         assert (await client.post(URL)).status_code == 503
@@ -370,7 +392,7 @@ async def test_how_an_upstream_rejects_can_be_told_and_what_is_used_up_says_for_
     seen: list[Event] = []
     limits = {"x-ratelimit-limit": "60", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "0.03"}
     async with RateLimiter(url, limits={"a": "60/minute"}, hooks=[seen.append]) as limiter:
-        upstream = Upstream(httpx.Response(403, headers=limits), httpx.Response(529), httpx.Response(529))
+        upstream = upstream_of(httpx.Response(403, headers=limits), httpx.Response(529), httpx.Response(529))
         client = client_of(limiter, upstream, rejected=lambda r: r.status_code in (403, 529), backoff=0.01)
         assert (await client.post(URL)).status_code == 200
         assert len(upstream.arrived) == 4
@@ -380,7 +402,7 @@ async def test_how_an_upstream_rejects_can_be_told_and_what_is_used_up_says_for_
 
 async def test_retry_after_of_another_status_is_about_that_resource(url: str) -> None:
     async with RateLimiter(url, limits={"a": "9/minute"}) as limiter:
-        client = client_of(limiter, Upstream(httpx.Response(202, headers={"retry-after": "30"})))
+        client = client_of(limiter, upstream_of(httpx.Response(202, headers={"retry-after": "30"})))
         assert (await client.get(URL)).status_code == 202
         assert (await limiter.check("a")).allowed
 
@@ -388,7 +410,7 @@ async def test_retry_after_of_another_status_is_about_that_resource(url: str) ->
 async def test_what_headers_say_remains_holds_before_the_next_request(url: str) -> None:
     headers = {"x-ratelimit-remaining-requests": "1", "x-ratelimit-remaining-tokens": "0"}
     async with RateLimiter(url, limits={"a": "9/minute; 100 tokens/minute"}) as limiter:
-        client = client_of(limiter, Upstream(httpx.Response(200, headers=headers)), cost={"tokens": 5}, timeout=0)
+        client = client_of(limiter, upstream_of(httpx.Response(200, headers=headers)), cost={"tokens": 5}, timeout=0)
         await client.get(URL)
         with pytest.raises(RateLimitTimeout):
             await client.get(URL)
@@ -398,14 +420,14 @@ async def test_what_headers_say_remains_holds_before_the_next_request(url: str) 
 # ---- the true cost ----
 
 
-def tokens(response: httpx.Response) -> dict[str, int]:
+def tokens(response: Any) -> dict[str, int]:
     return {"tokens": response.json()["used"]}
 
 
 async def test_settle_sees_the_whole_response_streamed_or_not(url: str) -> None:
     answers = [httpx.Response(200, json={"used": 7}), httpx.Response(200, json={"used": 30})]
     async with RateLimiter(url, limits={"a": "9/minute; 100 tokens/minute"}) as limiter:
-        client = client_of(limiter, Upstream(*answers), cost={"tokens": 20}, settle=tokens)
+        client = client_of(limiter, upstream_of(*answers), cost={"tokens": 20}, settle=tokens)
         assert (await client.get(URL)).json() == {"used": 7}
         await eventually(lambda: used_is(limiter, [1, 7]))
         async with client.stream("GET", URL) as response:
@@ -417,7 +439,7 @@ async def test_settle_sees_the_whole_response_streamed_or_not(url: str) -> None:
 async def test_a_compressed_response_is_settled_by_what_it_says(url: str) -> None:
     packed = gzip.compress(b'{"used": 3}')
 
-    def answer(_: httpx.Request) -> httpx.Response:
+    def answer(_: Any) -> Any:
         return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(packed))
 
     async with RateLimiter(url, limits={"a": "9/minute; 100 tokens/minute"}) as limiter:
@@ -427,7 +449,7 @@ async def test_a_compressed_response_is_settled_by_what_it_says(url: str) -> Non
 
 
 async def test_what_was_not_read_to_its_end_stays_as_charged_and_an_error_costs_a_request(url: str) -> None:
-    upstream = Upstream(
+    upstream = upstream_of(
         httpx.Response(200, json={"used": 7}),
         httpx.Response(500),
         pushed(retry_after_ms="1"),
@@ -446,14 +468,14 @@ async def test_what_was_not_read_to_its_end_stays_as_charged_and_an_error_costs_
 
 async def test_what_settle_raises_is_raised_where_the_response_is_closed(url: str) -> None:
     async with RateLimiter(url, limits={"a": "9/minute; 100 tokens/minute; 1 concurrent"}) as limiter:
-        client = client_of(limiter, Upstream(httpx.Response(200, json={})), cost={"tokens": 20}, settle=tokens)
+        client = client_of(limiter, upstream_of(httpx.Response(200, json={})), cost={"tokens": 20}, settle=tokens)
         with pytest.raises(KeyError, match="used"):
             await client.get(URL)
         await eventually(lambda: used_is(limiter, [1, 20, 0]))
-        wrong = client_of(limiter, Upstream(), settle=lambda _: {"images": 1})
+        wrong = client_of(limiter, upstream_of(), settle=lambda _: {"images": 1})
         with pytest.raises(ConfigurationError, match="images"):
             await wrong.get(URL)
-        none = client_of(limiter, Upstream(), cost={"tokens": 5}, settle=lambda _: None)
+        none = client_of(limiter, upstream_of(), cost={"tokens": 5}, settle=lambda _: None)
         assert (await none.get(URL)).status_code == 200
         await eventually(lambda: used_is(limiter, [3, 25, 0]))
 
@@ -462,7 +484,7 @@ async def test_what_settle_raises_is_raised_where_the_response_is_closed(url: st
 async def test_what_was_never_sent_costs_nothing(url: str, cost: Any) -> None:
     refused = httpx.ConnectError("refused"), httpx.ReadTimeout("late")
     async with RateLimiter(url, limits={"a": "9/minute; 100 tokens/minute"}) as limiter:
-        client = client_of(limiter, Upstream(*refused), cost=cost)
+        client = client_of(limiter, upstream_of(*refused), cost=cost)
         with pytest.raises(httpx.ConnectError):
             await client.get(URL)
         await eventually(lambda: used_is(limiter, [0, 0]))
@@ -486,18 +508,21 @@ async def test_the_transport_within_is_entered_and_left() -> None:
         async def __aexit__(self, *_: object) -> None:
             steps.append("left")
 
-    async with RateLimiter("memory://") as limiter, client_of(limiter, Within()) as client:
+    async with (
+        RateLimiter("memory://") as limiter,
+        client_of(limiter, mixed(Within, httpx.AsyncBaseTransport)()) as client,
+    ):
         await client.get(URL)
         assert steps == ["entered"]
     assert steps == ["entered", "left"]
 
 
 async def test_it_takes_a_clients_mounts_redirects_and_event_hooks(url: str) -> None:
-    upstream = Upstream(httpx.Response(302, headers={"location": "https://api.example.com/there"}))
-    free = Upstream()
+    upstream = upstream_of(httpx.Response(302, headers={"location": "https://api.example.com/there"}))
+    free = upstream_of()
     seen: list[int] = []
 
-    async def see(response: httpx.Response) -> None:
+    async def see(response: Any) -> None:
         seen.append(response.status_code)
 
     async with RateLimiter(url, limits={"a": "9/minute"}) as limiter:
@@ -517,7 +542,7 @@ async def test_without_redis_each_process_goes_on_with_its_share_and_heeds_its_o
 ) -> None:
     seen: list[Event] = []
     async with RateLimiter(own_server.url, limits={"a": "100/minute"}, hooks=[seen.append]) as limiter:
-        upstream = Upstream()
+        upstream = upstream_of()
         client = client_of(limiter, upstream)
         await client.get(URL)
         own_server.kill()
@@ -534,10 +559,12 @@ async def test_without_redis_each_process_goes_on_with_its_share_and_heeds_its_o
     async with RateLimiter(own_server.url, limits={"a": raising}, hooks=[]) as limiter:
         own_server.kill()
         with pytest.raises(RedisUnavailable):
-            await client_of(limiter, Upstream()).get(URL)
+            await client_of(limiter, upstream_of()).get(URL)
 
 
-def test_without_httpx_the_extra_is_named() -> None:
-    code = "import sys; sys.modules['httpx'] = None; import ratelimit_async.contrib.httpx"
+def test_without_the_library_its_extra_is_named(library: Any) -> None:
+    name = library.__name__
+    code = f"import sys; sys.modules['{name}'] = None; import ratelimit_async.contrib.{name}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert 'ImportError: ratelimit_async.contrib.httpx needs httpx: pip install "ratelimit-async[httpx]"' in done.stderr
+    error = f'ImportError: ratelimit_async.contrib.{name} needs {name}: pip install "ratelimit-async[{name}]"'
+    assert error in done.stderr

@@ -1,4 +1,4 @@
-"""A request of httpx between its arrival and the end of its response."""
+"""A request of httpx, or of httpx2, between its arrival and the end of its response."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import httpx
 import msgspec
 
 from ratelimit_async import NotStarted, RedisUnavailable, RetryAfter
@@ -20,29 +19,39 @@ if TYPE_CHECKING:
     from ratelimit_async import RateLimiter, RequestOptions
     from ratelimit_async._config import Cost
 
-__all__ = ["Exchange", "Policy"]
+__all__ = ["Body", "Exchange", "Library", "Policy"]
 
 _IDEMPOTENT = {"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"}
-# What leaves the upstream untouched.
-_NOT_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-)
 _PAUSES = ("retry-after", "retry-after-ms")
 # Seconds.
 _LONGEST_BACKOFF = 60.0
 
 
+class Library(NamedTuple):
+    """What is needed of httpx or httpx2, which are alike and have nothing in common.
+
+    `replayable`: bodies that can be sent twice, as the library holds them; `broken`: errors of a connection, of which
+    `unsent` leave the upstream untouched.
+    """
+
+    response: type[Any]
+    base: type[Any]
+    transport: type[Any]
+    body: type[Body]
+    replayable: type[Any]
+    broken: type[Exception]
+    unsent: tuple[type[Exception], ...]
+    timeout: Callable[[str, float | None, float | None], Exception]
+
+
 class Policy(NamedTuple):
     """What all requests of a transport have in common."""
 
+    library: Library
     limiter: RateLimiter
-    transport: httpx.AsyncBaseTransport
-    settle: Callable[[httpx.Response], Cost | None] | None
-    rejected: Callable[[httpx.Response], bool]
+    transport: Any
+    settle: Callable[[Any], Cost | None] | None
+    rejected: Callable[[Any], bool]
     options: RequestOptions
 
 
@@ -66,7 +75,7 @@ class Exchange:
     so that it learns when nobody has it any more.
     """
 
-    def __init__(self, policy: Policy, request: httpx.Request, name: str, how: dict[str, Any]) -> None:
+    def __init__(self, policy: Policy, request: Any, name: str, how: dict[str, Any]) -> None:
         """Begin."""
         self._policy = policy
         self._request = request
@@ -78,9 +87,7 @@ class Exchange:
         self.complete = False
         self.body: list[bytes] | None = None if policy.settle is None else []
         self.closed = asyncio.Event()
-        self.answered: asyncio.Future[httpx.Response] | None = asyncio.get_running_loop().create_future()
-        # What can be sent twice: httpx holds it.
-        self._repeatable = isinstance(request.stream, httpx.ByteStream)
+        self.answered: asyncio.Future[Any] | None = asyncio.get_running_loop().create_future()
         options = msgspec.structs.replace(
             policy.options,
             settle=lambda outcome: outcome.cost,
@@ -103,21 +110,25 @@ class Exchange:
         self._attempts += 1
         try:
             response = await self._policy.transport.handle_async_request(self._request)
-        except _NOT_SENT as error:
+        except self._policy.library.unsent as error:
             return _Outcome({**(self._nothing() or {}), "requests": 0}, error=error)
         try:
             return await self._follow(response)
         finally:
             await response.aclose()
 
-    async def _follow(self, response: httpx.Response) -> _Outcome:
+    async def _follow(self, response: Any) -> _Outcome:
         rejected = self._policy.rejected(response)
         busy = response.status_code == 503 and any(name in response.headers for name in _PAUSES)
         may = rejected or (busy and self._request.method in _IDEMPOTENT)
-        if may and self._repeatable and self._attempts <= self._policy.options.max_retries:
+        if (
+            may
+            and isinstance(self._request.stream, self._policy.library.replayable)
+            and self._attempts <= self._policy.options.max_retries
+        ):
             await self._learn(response, rejected=rejected, busy=busy)
             # Read, so that its connection serves again.
-            with suppress(httpx.TransportError):
+            with suppress(self._policy.library.broken):
                 await response.aread()
             return _Outcome(self._nothing() if rejected else None, again=True)
         self._hand_over(response)
@@ -126,22 +137,20 @@ class Exchange:
         await self.closed.wait()
         return _Outcome(self._nothing() if rejected else self._true_cost(response))
 
-    def _hand_over(self, response: httpx.Response) -> None:
+    def _hand_over(self, response: Any) -> None:
         answered, self.answered = self.answered, None
         assert answered is not None
-        assert isinstance(response.stream, httpx.AsyncByteStream)
         if answered.done():  # its caller was cancelled just now
             raise asyncio.CancelledError
+        library = self._policy.library
+        body = library.body(response.stream, self)
         answered.set_result(
-            httpx.Response(
-                response.status_code,
-                headers=response.headers,
-                stream=_Body(response.stream, self),
-                extensions=response.extensions,
+            library.response(
+                response.status_code, headers=response.headers, stream=body, extensions=response.extensions
             )
         )
 
-    async def _learn(self, response: httpx.Response, *, rejected: bool, busy: bool) -> None:
+    async def _learn(self, response: Any, *, rejected: bool, busy: bool) -> None:
         """Believe what the headers tell; without Redis, what they tell is lost but for a pause."""
         # A Retry-After of another status is about one resource: an export that is being made, a redirect.
         headers = [(name, value) for name, value in response.headers.multi_items() if name not in _PAUSES]
@@ -152,7 +161,7 @@ class Exchange:
         with suppress(RedisUnavailable, NotStarted):
             await self._policy.limiter.sync_from_headers(self._name, headers, by=self._by)
 
-    def _pause_told(self, response: httpx.Response) -> float:
+    def _pause_told(self, response: Any) -> float:
         """Read how long the upstream wants to be left alone; if it does not say so, until what is used up is fresh."""
         told = read_headers(response.headers, time.time())
         if told.retry_after is not None:
@@ -161,7 +170,7 @@ class Exchange:
         backoff = self._policy.options.first_backoff * 2 ** min(self._attempts - 1, 32)
         return max(resets, default=0.0) or min(backoff, _LONGEST_BACKOFF)
 
-    def _true_cost(self, response: httpx.Response) -> Cost | None:
+    def _true_cost(self, response: Any) -> Cost | None:
         settle = self._policy.settle
         if settle is None or self.body is None:
             return None
@@ -170,8 +179,8 @@ class Exchange:
         if not self.complete:
             return None
         content = b"".join(self.body)
-        whole = httpx.Response(response.status_code, headers=response.headers, content=content, request=self._request)
-        return settle(whole)
+        headers, make = response.headers, self._policy.library.response
+        return settle(make(response.status_code, headers=headers, content=content, request=self._request))
 
     def _nothing(self) -> dict[str, int] | None:
         """Give the cost of what used nothing but a request; None: that is all it costs."""
@@ -179,10 +188,10 @@ class Exchange:
         return dict.fromkeys(costs.keys() - {"requests"}, 0) or None
 
 
-class _Body(httpx.AsyncByteStream):
-    """A response's body; closing it, or losing it, ends the turn."""
+class Body:
+    """A response's body, to be mixed with a library's kind; closing it, or losing it, ends the turn."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, exchange: Exchange) -> None:
+    def __init__(self, stream: Any, exchange: Exchange) -> None:
         """Belong to the running loop."""
         self._stream = stream
         self._exchange = exchange
