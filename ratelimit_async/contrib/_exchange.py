@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
@@ -90,8 +91,8 @@ class Exchange:
         self.answered: asyncio.Future[Any] | None = asyncio.get_running_loop().create_future()
         options = msgspec.structs.replace(
             policy.options,
-            settle=lambda outcome: outcome.cost,
-            on_result=lambda outcome: outcome.again,
+            settle=attrgetter("cost"),
+            on_result=attrgetter("again"),
             **how,
         )
         self.task = asyncio.create_task(policy.limiter.request(name, self._send, options=options))
@@ -184,7 +185,7 @@ class Exchange:
 
     def _nothing(self) -> dict[str, int] | None:
         """Give the cost of what used nothing but a request; None: that is all it costs."""
-        costs = cast("Mapping[str, int]", self._cost) if isinstance(self._cost, Mapping) else {}
+        costs: Mapping[str, int] = cast("Mapping[str, int]", self._cost) if isinstance(self._cost, Mapping) else {}
         return dict.fromkeys(costs.keys() - {"requests"}, 0) or None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
 from ratelimit_async import ConfigurationError, RateLimiter, RequestOptions, RequestTimeout
 from ratelimit_async._options import UNSET, AcquireArguments, Unset
@@ -132,8 +132,9 @@ class Transport(Generic[Request, Response]):
         return response
 
     def _exchange(self, request: Any) -> Exchange:
-        own: object = request.extensions.get("ratelimit", {})
-        if not (isinstance(own, Mapping) and _FIELDS.issuperset(own)):
+        given: object = request.extensions.get("ratelimit", {})
+        own = cast("Mapping[str, Any]", given)
+        if not (isinstance(given, Mapping) and _FIELDS.issuperset(own)):
             problem = f"must be a mapping of {', '.join(sorted(_FIELDS))}"
             raise ConfigurationError("extensions['ratelimit']", own, problem)
         how: dict[str, Any] = {
