@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._config import decode_mapping, decode_name, decode_seconds, decode_subject
 from ratelimit_async._errors import ConfigurationError
@@ -197,13 +198,16 @@ class Administration(Lifecycle):
         """
         session, key, _ = self._prepare(name, by)
         upstream = read_headers(headers, time.time())
+        # All of it is sent before anything is awaited, and so before what the caller sends next.
+        sent: list[asyncio.Future[Any]] = []
         if upstream.retry_after:
-            await session.scripts.pause(key, upstream.retry_after)
+            sent.append(session.requests.pause(key, upstream.retry_after))
             self._events.emit(Paused(name=key.name, by=key.by, seconds=upstream.retry_after))
         for told in upstream.limits:
             index = limit_told(key.config.parsed, told)
             if index is not None:
-                await session.scripts.lower(key, index, told.remaining, told.reset_after)
+                sent.append(session.scripts.lower(key, index, told.remaining, told.reset_after))
+        await asyncio.gather(*sent)
         return upstream
 
     async def health(self) -> Health:

@@ -263,10 +263,10 @@ class Scripts:
         """Renew the leases of what runs: its numbers and costs."""
         await self._executor.call(ALL["hold"], key, (" ".join(f"{seq} {costs}" for seq, costs in held),))
 
-    async def lower(self, key: Key, index: int, remaining: int, reset_after: float | None) -> int:
+    def lower(self, key: Key, index: int, remaining: int, reset_after: float | None) -> asyncio.Future[Any]:
         """Take over what remains of a limit, if it is less; by how much it was."""
         reset = -1 if reset_after is None else int(reset_after * 1e6)
-        return int(await self._executor.call(ALL["lower"], key, (index + 1, remaining, reset)))
+        return self._executor.call(ALL["lower"], key, (index + 1, remaining, reset))
 
     def pause(self, key: Key, seconds: float | None) -> asyncio.Future[Any]:
         """Pause one key; None: until resumed, 0: resume."""

@@ -102,7 +102,17 @@ def test_no_script_scans_the_keyspace_or_needs_more_than_plain_lua(script: Path)
     assert [word for word in ("'KEYS'", "'SCAN'", "cmsgpack", "cjson", "struct.", "bit.") if word in text] == []
 
 
-OPTIONAL = ["fakeredis", "lupa", "fastapi", "starlette", "httpx", "aiohttp", "prometheus_client", "opentelemetry"]
+OPTIONAL = [
+    "fakeredis",
+    "lupa",
+    "fastapi",
+    "starlette",
+    "httpx",
+    "httpx2",
+    "aiohttp",
+    "prometheus_client",
+    "opentelemetry",
+]
 OPTIONAL += ["rich", "pytest", "uvicorn"]
 
 

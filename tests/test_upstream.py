@@ -58,10 +58,11 @@ async def _used_is(limiter: RateLimiter, name: str, expected: list[int]) -> bool
 
 
 async def test_a_wrong_settle_function_is_told_and_the_reservation_stays(url: str) -> None:
-    async with RateLimiter(url, limits={"a": "9/minute; 5 concurrent"}) as limiter:
+    async with RateLimiter(url, limits={"a": "9/minute; 5 concurrent"}, lease=60.0) as limiter:
         with pytest.raises(ConfigurationError, match=r"cost\['tokens'\]"):
             await limiter.request("a", number, 1, settle=lambda n: {"tokens": n})
-        assert await limiter.request("a", number, 1) == 1
+        await eventually(lambda: _used_is(limiter, "a", [1, 0]))
+        assert await limiter.request("a", number, 1, settle=lambda _: None) == 1
         await eventually(lambda: _used_is(limiter, "a", [2, 0]))
 
 
