@@ -48,10 +48,15 @@ class Catalog:
         config = _best(self._names, name)
         if config is None:
             if self._default is None:
-                known = ", ".join(map(repr, sorted(self._names))) or "none"
+                known = ", ".join(map(repr, self.names)) or "none"
                 raise ConfigurationError("name", name, f"has no configuration; those that have: {known}")
             return Found(self._default, default=True)
         return Found((_best(config.subjects, by) if by is not None else None) or config)
+
+    @property
+    def names(self) -> list[str]:
+        """The names and patterns that are configured."""
+        return sorted(self._names)
 
     def change(self, changes: Changes) -> None:
         """Take over all that is configured at run time."""
