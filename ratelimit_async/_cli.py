@@ -14,7 +14,7 @@ from ratelimit_async._bench import bench
 from ratelimit_async._demo import Plan, run_demo
 from ratelimit_async._errors import RateLimitError
 from ratelimit_async._onlooker import onlooker_of
-from ratelimit_async._output import confirm, fail, note
+from ratelimit_async._output import confirm, fail, key_text, note
 from ratelimit_async._top_command import top
 from ratelimit_async._work import load_limiter, run_worker
 
@@ -68,7 +68,8 @@ def _run(options: argparse.Namespace) -> int:
     limiter = onlooker_of(options)
     if limiter.embedded and options.command != "bench":
         note("note: memory:// is in one process; this one sees nothing of others")
-    if not confirm(_question(options), yes=not _question(options) or options.yes):
+    question = _question(options)
+    if question and not confirm(question, yes=options.yes):
         return 1
     return asyncio.run(_awaited(_COMMANDS[options.command](limiter, options)))
 
@@ -79,11 +80,10 @@ async def _awaited(command: Awaitable[int]) -> int:
 
 def _question(options: argparse.Namespace) -> str:
     """Ask before what cannot be taken back; '' where nothing has to be asked."""
-    key = options.name if getattr(options, "by", None) is None else f"{options.name} by {options.by}"
     if options.command == "reset":
-        return f"forget what {key} has counted?"
+        return f"forget what {key_text(options)} has counted?"
     if options.command == "dead" and options.action == "delete":
-        return f"delete {'all' if options.all else len(options.ids)} dead letters of {key}?"
+        return f"delete {'all' if options.all else len(options.ids)} dead letters of {key_text(options)}?"
     return ""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ratelimit_async._errors import ConfigurationError, RateLimitError, UnknownRequest
 from ratelimit_async._keys import parse_request_id
-from ratelimit_async._output import clean, note, say, say_json, seconds, table
+from ratelimit_async._output import clean, key_text, note, say, say_json, seconds, table
 from ratelimit_async._status import key_report, name_reports, show_key, show_names
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def reset(limiter: Onlooker, options: argparse.Namespace) -> int:
     async with limiter:
         limiter.require(options.name, options.by)
         await limiter.reset(options.name, by=options.by)
-    return _done(options, f"reset {_key(options)}", reset=True)
+    return _done(options, f"reset {key_text(options)}", reset=True)
 
 
 async def pause(limiter: Onlooker, options: argparse.Namespace) -> int:
@@ -71,7 +71,7 @@ async def pause(limiter: Onlooker, options: argparse.Namespace) -> int:
         else:
             await limiter.pause_for(options.name, length, by=options.by)
     how_long = "until it is resumed" if length is None else f"for {length:g} s"
-    return _done(options, f"paused {_key(options)} {how_long}", paused=True, seconds=length)
+    return _done(options, f"paused {key_text(options)} {how_long}", paused=True, seconds=length)
 
 
 async def resume(limiter: Onlooker, options: argparse.Namespace) -> int:
@@ -79,7 +79,7 @@ async def resume(limiter: Onlooker, options: argparse.Namespace) -> int:
     async with limiter:
         _note_unknown(limiter, options)
         await limiter.resume(options.name, by=options.by)
-    return _done(options, f"resumed {_key(options)}", paused=False)
+    return _done(options, f"resumed {key_text(options)}", paused=False)
 
 
 async def configure(limiter: Onlooker, options: argparse.Namespace) -> int:
@@ -97,7 +97,9 @@ async def configure(limiter: Onlooker, options: argparse.Namespace) -> int:
         await limiter.configure({options.name: spec}, by=options.by)
         config = limiter.config_of(options.name, options.by)
     limits = None if config is None else "; ".join(map(str, config.parsed))
-    what = f"{_key(options)} allows {limits}" if limits else f"{_key(options)} is what each process was built with"
+    what = (
+        f"{key_text(options)} allows {limits}" if limits else f"{key_text(options)} is what each process was built with"
+    )
     return _done(options, what, limits=limits, as_built=options.as_built)
 
 
@@ -170,11 +172,7 @@ def _check_dead(options: argparse.Namespace) -> None:
     for one in ids:
         found = parse_request_id(one)
         if found is None or found[0] != options.name or (options.by is not None and found[1] != options.by):
-            raise ConfigurationError("id", one, f"is none of a dead letter of {_key(options)}")
-
-
-def _key(options: argparse.Namespace) -> str:
-    return clean(options.name if options.by is None else f"{options.name} by {options.by}")
+            raise ConfigurationError("id", one, f"is none of a dead letter of {key_text(options)}")
 
 
 def _note_unknown(limiter: Onlooker, options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from ratelimit_async._config import QueueConfig, RateLimitConfig
 from ratelimit_async._errors import ConfigurationError, RateLimitError
 from ratelimit_async._events import Events
-from ratelimit_async._keys import KeyNames
+from ratelimit_async._keys import KeyNames, plain_word
 from ratelimit_async._limiter import RateLimiter
 from ratelimit_async._limits import Limit
 from ratelimit_async._loading import load_environment
@@ -77,6 +77,11 @@ class Onlooker(RateLimiter):
     def configured(self) -> list[str]:
         """The names and patterns that are configured."""
         return self._catalog.names
+
+    @property
+    def paused(self) -> list[str]:
+        """The names that are paused."""
+        return [plain_word(field) for field in self._names.pauses]
 
     def config_of(self, name: str, by: str | None = None) -> RateLimitConfig | None:
         """Give what holds for a key; None where that is not known here."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
-__all__ = ["clean", "confirm", "fail", "note", "say", "say_json", "seconds", "table"]
+__all__ = ["clean", "confirm", "fail", "key_text", "note", "say", "say_json", "seconds", "table"]
 
 _PASSWORD = re.compile(r"://[^\s/'\"]*@")
 
@@ -55,6 +56,11 @@ def confirm(question: str, *, yes: bool) -> bool:
         return True
     note("nothing was changed")
     return False
+
+
+def key_text(options: argparse.Namespace) -> str:
+    """Name the key that a command is about."""
+    return clean(options.name if options.by is None else f"{options.name} by {options.by}")
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:

@@ -97,9 +97,9 @@ async def name_reports(limiter: Onlooker) -> list[dict[str, Any]]:
         for pair, counters in step.items():
             found.setdefault(pair, set()).update(counters)
     in_redis = set(found)
-    for name in limiter.configured:
-        if "*" not in name and "?" not in name:
-            found.setdefault((name, None), set())
+    exact = [name for name in limiter.configured if "*" not in name and "?" not in name]
+    for name in (*exact, *limiter.paused):
+        found.setdefault((name, None), set())
     names: dict[str, list[tuple[str | None, Holding]]] = {}
     pairs = sorted(found, key=lambda pair: (pair[0], pair[1] or ""))
     for some in (pairs[start : start + _PAGE] for start in range(0, len(pairs), _PAGE)):
@@ -162,17 +162,19 @@ def show_key(limiter: Onlooker, report: dict[str, Any]) -> None:
     say(f"{clean(report['name'])}{by}  (at {limiter.address}{keys})")
     if not report["known"]:
         say("limits      not known here: give --app or --config, or RATELIMIT_LIMITS__...; Redis holds these counters:")
+    width = max((len(limit["limit"] or "") for limit in report["limits"]), default=0)
     for i, limit in enumerate(report["limits"]):
         head = "limits" if not i and report["known"] else ""
         if limit["limit"] is None:
             say(f"{head:10}  {limit['algorithm']} of {limit['unit']}")
         else:
-            left = f"used {limit['used']}   left {limit['remaining']}   unused again in {seconds(limit['reset_after'])}"
-            say(f"{head:10}  {limit['limit']}   {left}")
+            again = f"   unused again in {seconds(limit['reset_after'])}" if limit["used"] else ""
+            say(f"{head:10}  {limit['limit']:{width}}   used {limit['used']}   left {limit['remaining']}{again}")
     queue = report["queue"]
-    depths = " + ".join(map(str, queue["depth_by_priority"]))
-    say(f"waiting     {queue['depth']}   by priority {depths}   oldest {seconds(queue['oldest_wait'])}")
-    if queue["estimated_wait"] is not None:
+    depths = "+".join(map(str, queue["depth_by_priority"]))
+    waiting = f"{depths} by priority   oldest {seconds(queue['oldest_wait'])}" if queue["depth"] else ""
+    say(f"waiting     {queue['depth']}   {waiting}".rstrip())
+    if queue["estimated_wait"]:
         say(f"            one more would wait about {seconds(queue['estimated_wait'])}")
     driver = report["processor"]["driver"]
     who = f"by {clean(driver)}" if driver else "yes" if report["processor"]["active"] else "by nobody at present"
