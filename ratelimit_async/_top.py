@@ -33,7 +33,7 @@ _Pair = tuple[str, "str | None"]
 class LimitFigures(msgspec.Struct, frozen=True):
     """One limit; `used`, `most` and `limit` are None where they are not known here, `rate` where it cannot be told.
 
-    `rate`: units a second that were charged since the look before.
+    `rate`: units a second that were charged since the look before, or at least that.
     """
 
     limit: str | None
@@ -63,7 +63,10 @@ class KeyFigures(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """One look: `at` in seconds since the epoch by Redis' clock, `took` in seconds; sums are of all watched keys."""
+    """One look: `at` in seconds since the epoch by Redis' clock, `took` in seconds; sums are of all watched keys.
+
+    `rate`: requests a second; `drivers`: by client, how many of the keys it drives.
+    """
 
     at: float
     address: str
@@ -131,7 +134,7 @@ class Watch:
             processes=self._limiter.processes,
             found=max(self._found, len(self._seen)),
             watched=len(pairs),
-            rate=sum(busy.values()),
+            rate=sum(_headline(rates[pair], "requests") or 0.0 for pair in pairs),
             waiting=sum(holding.waiting for holding in holdings),
             drivers=drivers,
             keys=tuple(keys),
@@ -222,10 +225,12 @@ class Watch:
         )
 
 
-def _headline(rates: dict[Counter, float | None]) -> float | None:
-    """Choose the rate that stands for a key: that of requests, where they are counted."""
-    told = [(counter.unit == "requests", rate) for counter, rate in rates.items() if rate is not None]
-    return max(told, default=(False, None))[1] if told else None
+def _headline(rates: dict[Counter, float | None], unit: str = "") -> float | None:
+    """Choose the rate that stands for a key: that of requests, where they are counted, or of one unit only."""
+    told = [
+        (one.unit == "requests", rate) for one, rate in rates.items() if rate is not None and unit in ("", one.unit)
+    ]
+    return max(told)[1] if told else None
 
 
 @contextlib.asynccontextmanager

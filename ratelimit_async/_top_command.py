@@ -26,19 +26,21 @@ __all__ = ["top"]
 
 async def top(limiter: Onlooker, options: argparse.Namespace) -> int:
     """Look until stopped; with `once`, two looks, so that there are rates, of which the second is shown."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    task = asyncio.current_task()
     assert task is not None
     # However it is told to end, the terminal gets its screen back.
-    with contextlib.suppress(NotImplementedError):
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    async with watching(limiter) as watch:
-        if options.once:
-            await watch.look(options.keys)
-            await asyncio.sleep(options.interval)
-            _write(await watch.look(options.keys), options)
-            return 0
-        with contextlib.suppress(asyncio.CancelledError):
-            await _go_on(watch, options)
+    with contextlib.suppress(NotImplementedError, RuntimeError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        async with watching(limiter) as watch:
+            if options.once:
+                await watch.look(options.keys)
+                await asyncio.sleep(options.interval)
+                _write(await watch.look(options.keys), options)
+            else:
+                await _go_on(watch, options)
+    except asyncio.CancelledError:
+        return 130 if options.once else 0
     return 0
 
 
