@@ -26,12 +26,16 @@ _COUNTER = re.compile(r"(sw|fw|sc|tb):([a-z][a-z0-9_]*):(\d+)")
 
 
 class Counter(msgspec.Struct, frozen=True):
-    """Where a limit is counted; `drain`: what a token bucket loses, in parts per us, 0 where that is not known."""
+    """Where a limit is counted.
+
+    `drain`: what a token bucket loses, in parts per us; `period` of its windows, us: 0 where they are not known.
+    """
 
     kind: str
     unit: str
     slot: int
     drain: int = 0
+    period: int = 0
 
     @property
     def part(self) -> str:
@@ -42,20 +46,38 @@ class Counter(msgspec.Struct, frozen=True):
 class Found(msgspec.Struct, frozen=True):
     """What a counter shows: units `charged`, -1 where that cannot be told, from `first`, us, on.
 
-    `base` of them were charged by then; `before`: units of the window before, where windows follow each other.
+    `base` of them were charged by then; `before`: units of the window before, where windows follow each other, each of
+    so long a `period`, us.
     """
 
     charged: int
     first: int
     base: int
     before: int
+    period: int
 
-    def since(self, earlier: Found | None, then: float) -> int | None:
-        """Tell how much was charged since an earlier look, at `then`, s, or at least; None: it cannot be told."""
-        if earlier is None or self.charged < 0 or earlier.charged < 0:
+    def rate(self, counter: Counter, earlier: Found | None, then: float, now: float) -> float | None:
+        """Tell how much a second was charged since an earlier look, or at least; None where it cannot be told.
+
+        Times in seconds. Of a sliding window that is shorter than that, it is the rate of the window.
+        """
+        if earlier is None or self.charged < 0 or earlier.charged < 0 or now <= then:
             return None
-        if self.first in (earlier.first, 0) or self.first <= then * 1e6 or self.base >= max(earlier.charged, 1):
+        period = self.period or counter.period
+        if period and now - then >= period / 1e6:
+            if self.period:
+                return None
+            expired = self.base if self.first + period <= now * 1e6 else 0
+            return (self.charged - expired) / (period / 1e6)
+        charged = self._since(counter, earlier, then)
+        return None if charged is None else charged / (now - then)
+
+    def _since(self, counter: Counter, earlier: Found, then: float) -> int | None:
+        if self.first in (earlier.first, 0) or self.first <= then * 1e6:
             return max(self.charged - earlier.charged, 0)
+        if counter.kind == "sw" and not counter.period and self.base >= earlier.charged:
+            # It went on, or it began anew: that depends on the period.
+            return None
         # It began anew meanwhile, and what was counted before has been moved aside, or is gone.
         return self.charged + max(self.before - earlier.charged, 0)
 
@@ -85,14 +107,12 @@ class Holding(msgspec.Struct, frozen=True):
 
 def counters_of(config: RateLimitConfig) -> list[Counter | None]:
     """Tell where each limit is counted; None for what only counts calls that run."""
-    return [
-        None
-        if limit.algorithm == "concurrent"
-        else Counter(
-            KINDS[limit.algorithm], limit.unit, slot, limit.rate[0] if limit.algorithm == "token_bucket" else 0
-        )
-        for limit, slot in zip(config.parsed, config.slots, strict=True)
-    ]
+    counters: list[Counter | None] = []
+    for limit, slot in zip(config.parsed, config.slots, strict=True):
+        drain = limit.rate[0] if limit.algorithm == "token_bucket" else 0
+        counter = Counter(KINDS[limit.algorithm], limit.unit, slot, drain, 0 if drain else limit.period_us)
+        counters.append(None if limit.algorithm == "concurrent" else counter)
+    return counters
 
 
 def counter_of(redis_key: str) -> Counter | None:

@@ -184,13 +184,12 @@ class Watch:
     def _rates(self, pair: _Pair, now: Holding) -> dict[Counter, float | None]:
         """Tell by counter how much a second was charged since the look before."""
         before = self._before.get(pair)
-        rates: dict[Counter, float | None] = {}
-        for counter, found in now.counters.items():
-            charged = None
-            if before is not None and now.now > before.now:
-                charged = found.since(before.counters.get(counter), before.now)
-            rates[counter] = None if charged is None or before is None else charged / (now.now - before.now)
-        return rates
+        if before is None:
+            return dict.fromkeys(now.counters)
+        return {
+            counter: found.rate(counter, before.counters.get(counter), before.now, now.now)
+            for counter, found in now.counters.items()
+        }
 
     def _figures(
         self, pair: _Pair, holding: Holding, rates: dict[Counter, float | None], status: Status | None

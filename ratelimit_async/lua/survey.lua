@@ -6,7 +6,7 @@
 --          {durable tasks that run, are delayed, have no worker, are dead; workers}, {depth per queue},
 --          wait us of who waits longest, wait us that 99 % of those who wait stay below,
 --          per state {units charged, -1 unknown; us from which on; of those, the units charged by then; units that the
---          window before charged}}
+--          window before charged; how long a window is, us, 0: it does not say}}
 -- Cost:    O(queues * log(waiting)^2)
 
 local time = redis.call('TIME')
@@ -47,16 +47,16 @@ local kinds = {}
 -- Scores are sums of all that was charged: the first shows whether they began anew.
 function kinds.sw(key)
   local first, last = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES'), redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
-  return { tonumber(last[2] or 0), tonumber(first[1] or 0), tonumber(first[2] or 0), 0 }
+  return { tonumber(last[2] or 0), tonumber(first[1] or 0), tonumber(first[2] or 0), 0, 0 }
 end
 
 function kinds.fw(key)
   local state = redis.call('GET', key) or ''
   local period, index, used, before = string.match(state, '^(%d+):(%d+):(-?%d+):?(%d*)$')
   if not period then
-    return { 0, 0, 0, 0 }
+    return { 0, 0, 0, 0, 0 }
   end
-  return { tonumber(used), tonumber(period) * tonumber(index), 0, tonumber(before) or 0 }
+  return { tonumber(used), tonumber(period) * tonumber(index), 0, tonumber(before) or 0, tonumber(period) }
 end
 kinds.sc = kinds.fw
 
@@ -64,10 +64,10 @@ kinds.sc = kinds.fw
 function kinds.tb(key, drain)
   local state = redis.call('GET', key)
   if drain == 0 or not state then
-    return { drain == 0 and -1 or 0, 0, 0, 0 }
+    return { drain == 0 and -1 or 0, 0, 0, 0, 0 }
   end
   local stamp, level, empty, scale = string.match(state, '^(%d+) (%d+) (%d+) (%d+)$')
-  return { math.floor((level + (stamp - empty) * drain) / scale + 0.5), tonumber(empty), 0, 0 }
+  return { math.floor((level + (stamp - empty) * drain) / scale + 0.5), tonumber(empty), 0, 0, 0 }
 end
 
 local queues, depths, all, waiting = {}, {}, {}, 0
