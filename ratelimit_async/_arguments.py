@@ -82,17 +82,17 @@ def parser() -> argparse.ArgumentParser:
         "--limits", default="1000000000/minute", metavar="SPEC", help="what is checked; default: 1000000000/minute"
     )
     bench.add_argument("--keys", type=_whole(1, 10_000), default=1, metavar="N", help="spread over so many subjects")
-    _add_demo_and_worker(commands)
+    _add_demo_and_worker(commands.add_parser)
     return whole
 
 
-def _add_demo_and_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    demo = commands.add_parser("demo", help="several workers share one quota, to look at")
+def _add_demo_and_worker(add: Callable[..., argparse.ArgumentParser]) -> None:
+    demo = add("demo", help="several workers share one quota, to look at")
     demo.add_argument("--url", default="memory://demo", help="a Redis; default: the embedded server")
     demo.add_argument("--processes", type=_whole(1, 64), default=1, help="real processes (needs --url)")
     demo.add_argument("--seconds", type=_number(0.5, 3600), default=18.0, help="how long new calls come")
     demo.add_argument("--plain", action="store_true", help="a line per second in place of the live view")
-    worker = commands.add_parser("worker", help="run the durable tasks of a limiter until SIGTERM or SIGINT")
+    worker = add("worker", help="run the durable tasks of a limiter until SIGTERM or SIGINT")
     worker.add_argument("limiter", metavar="module:limiter", help="where the RateLimiter is, e.g. app.limits:limiter")
 
 

@@ -71,7 +71,7 @@ class Onlooker(RateLimiter):
     @property
     def processes(self) -> int:
         """How many processes of this prefix were last seen alive; this one does not count."""
-        return self._live().control.processes
+        return self._live().control.alive
 
     @property
     def configured(self) -> list[str]:
@@ -150,7 +150,8 @@ def onlooker_of(options: argparse.Namespace) -> Onlooker:
     # What nobody has written down is not known: it must not be counted by.
     arguments.setdefault("default", None)
     arguments |= {field: value for field in ("url", "prefix") if (value := getattr(options, field)) is not None}
-    return Onlooker(**{**arguments, "processor": False, "hooks": ()})
+    arguments |= {"processor": False, "hooks": ()}
+    return Onlooker(**arguments)
 
 
 def _load(place: str) -> RateLimiter:

@@ -93,7 +93,7 @@ class Watch:
         # By key, looks since anything moved.
         self._idle: dict[_Pair, int] = {}
         self._scan: AsyncGenerator[dict[_Pair, set[Counter]]] | None = None
-        self._seen = set[_Pair]()
+        self._seen: set[_Pair] = set()
         self._found = 0
         self._whole = False
 
@@ -156,7 +156,8 @@ class Watch:
             except StopAsyncIteration:
                 for pair in self._idle.keys() - self._seen:
                     self._forget(pair)
-                self._found, self._seen = len(self._seen), set()
+                self._found = len(self._seen)
+                self._seen = set[_Pair]()
                 self._scan, self._whole = None, True
                 return
             except BaseException:

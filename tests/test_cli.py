@@ -401,6 +401,8 @@ def test_health_is_told_by_the_exit_code(shell: Shell, url: str) -> None:
     assert shell("health", "--url", url).startswith("ok: ")
     report = shell.json("health", "--url", url)
     assert (report["ok"], report["redis"], report["breaker"], report["error"]) == (True, True, "closed", "")
+    # Whoever only looks does not count.
+    assert report["processes"] == 0
 
 
 @pytest.mark.real_redis
