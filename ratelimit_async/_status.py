@@ -177,7 +177,8 @@ def show_key(limiter: Onlooker, report: dict[str, Any]) -> None:
     if queue["estimated_wait"]:
         say(f"            one more would wait about {seconds(queue['estimated_wait'])}")
     driver = report["processor"]["driver"]
-    who = f"by {clean(driver)}" if driver else "yes" if report["processor"]["active"] else "by nobody at present"
+    nobody = "by nobody at present" if queue["depth"] else "by nobody: nothing waits"
+    who = f"by {clean(driver)}" if driver else "yes" if report["processor"]["active"] else nobody
     say(f"driven      {who}")
     say("tasks       " + "   ".join(f"{field} {count}" for field, count in report["tasks"].items()))
     ends = "" if report["resumes_in"] is None else f", for {seconds(report['resumes_in'])} more"
