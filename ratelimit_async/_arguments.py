@@ -32,13 +32,12 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, text: str, *, key: str = "", by: bool = True) -> argparse.ArgumentParser:
+    def command(name: str, text: str, *, key: str = "") -> argparse.ArgumentParser:
         found = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         _add_limiter(found)
         if key:
             found.add_argument("name", metavar="NAME", help="whose limits", nargs="?" if key == "?" else None)
-            if by:
-                found.add_argument("--by", metavar="SUBJECT", help="one subject of the name")
+            found.add_argument("--by", metavar="SUBJECT", help="one subject of the name")
         return found
 
     status = command("status", "show limits, queue, driver and tasks: of a key, or in short of all names", key="?")

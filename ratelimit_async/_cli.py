@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratelimit_async import _commands
@@ -42,10 +43,7 @@ _INTERRUPTED, _BROKEN_PIPE = 130, 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives the process' exit code."""
     options = parser().parse_args(argv)
-    # What the terminal's encoding has no letters for is escaped.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         code = _run(options)
         sys.stdout.flush()
@@ -58,6 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     return code
+
+
+def _prepare_streams() -> None:
+    """Escape what the terminal's encoding has no letters for; a stream that is closed takes all and gives nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for good
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -32,7 +32,9 @@ def say(text: str = "") -> None:
 
 def say_json(value: object) -> None:
     """Write a document of JSON as a line; plain ASCII, so that any name can be written."""
-    sys.stdout.write(json.dumps(_plain(value)) + "\n")
+    # Arguments of tasks may hold what JSON has no word for.
+    plain: object = msgspec.to_builtins(value, str_keys=True, enc_hook=repr)
+    sys.stdout.write(json.dumps(plain) + "\n")
 
 
 def note(text: str) -> None:
@@ -84,10 +86,3 @@ def seconds(value: float | None) -> str:
         return f"{value:.1f} s"
     minutes = value / 60
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def _plain(value: object) -> Any:
-    try:
-        return msgspec.to_builtins(value, str_keys=True)
-    except (TypeError, ValueError):
-        return repr(value)

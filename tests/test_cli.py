@@ -16,6 +16,7 @@ import pytest
 
 from ratelimit_async import Limit, QueueConfig, RateLimitConfig, RateLimiter
 from ratelimit_async._cli import main
+from ratelimit_async._output import say_json, seconds
 from tests.helpers import client_of, depth_is, eventually
 from tests.servers import RedisServer, die_with_parent, free_port
 from tests.topologies import ClusterSetup, SentinelSetup
@@ -574,6 +575,22 @@ def test_a_reader_that_goes_is_no_error(redis_url: str) -> None:
     assert process.wait(30) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.real_redis
+def test_streams_may_be_closed(redis_url: str) -> None:
+    command = f"{sys.executable} -m ratelimit_async status --url {redis_url} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False, timeout=60).returncode == 0
+
+
+def test_durations_are_short() -> None:
+    texts = [seconds(value) for value in (None, 0.0, 0.25, 1.5, 119.0, 600.0, 36_000.0)]
+    assert texts == ["-", "0 ms", "250 ms", "1.5 s", "119.0 s", "10 min", "10.0 h"]
+
+
+def test_what_json_has_no_word_for_is_described(capsys: pytest.CaptureFixture[str]) -> None:
+    say_json({"arguments": [1, object, b"raw"], 7: "\udc80"})
+    assert json.loads(capsys.readouterr().out) == {"arguments": [1, "<class 'object'>", "cmF3"], "7": "\udc80"}
 
 
 # ---- Sentinel and Cluster ----

@@ -24,7 +24,7 @@ from ratelimit_async._cli import main
 from ratelimit_async._onlooker import Onlooker
 from ratelimit_async._survey import Counter, Found
 from ratelimit_async._top import Look, Watch, watching
-from ratelimit_async._top_view import picture, plot
+from ratelimit_async._top_view import Layout, picture, plot
 from tests.helpers import client_of, eventually
 from tests.servers import RedisServer, die_with_parent
 
@@ -195,9 +195,9 @@ async def test_who_drives_runs_and_waits_is_shown(url: str) -> None:
 # ---- how it is shown ----
 
 
-def text_of(look: Look | None, watch: Watch, problem: str = "") -> str:
-    console = Console(width=170, record=True, file=io.StringIO())
-    console.print(picture(look, watch, 20, problem))
+def text_of(look: Look | None, watch: Watch, problem: str = "", width: int = 170) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(picture(look, watch, 20, Layout.of(width), problem))
     return console.export_text()
 
 
@@ -229,6 +229,15 @@ async def test_the_picture_shows_what_was_seen(url: str) -> None:
         text = text_of(await watch.look(HIGHEST), watch)
         assert "other:\\x1bbob" in text
         assert "? requests sliding_window" in text
+        # What is narrow leaves things out; figures are whole, and lines stay lines.
+        for width in (80, 90, 100, 110, 120, 140, 170, 220):
+            lines = text_of(shown, watch, width=width).splitlines()
+            assert len(lines) == 7
+            for part in ("1/4", "75/100", "1+2+0", "paused"):
+                assert part in "".join(lines)
+            assert ("OVER TIME" in lines[3]) == (width >= 110)
+            assert "api paused" in "".join(lines)
+            assert "…" not in "".join(lines[3:6]) or width < 140
         assert "Redis does not answer: gone" in text_of(shown, watch, "gone")
         assert text_of(None, watch, "never there") == "never there\n"
         for ticket in tickets:
@@ -369,6 +378,37 @@ def test_top_without_rich_writes_lines(redis_url: str, tmp_path: Any) -> None:
     process.send_signal(2)
     assert process.wait(30) == 0
     os.close(ours)
+
+
+@pytest.mark.real_redis
+async def test_lines_tell_what_the_picture_tells(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = {"api": "2 concurrent", "mail": "9/minute"}
+    async with RateLimiter(redis_url, limits=limits, hooks=[]) as limiter:
+        asleep, awake = asyncio.Event(), asyncio.Event()
+
+        @limiter.task("sleep")
+        async def sleep() -> None:
+            asleep.set()
+            await awake.wait()
+
+        tickets = [await limiter.submit("api", asyncio.sleep, 60) for _ in range(4)]
+        task = await limiter.submit("mail", sleep)
+        await asleep.wait()
+        await limiter.pause("mail", by="ann")
+        argv = ["top", "--url", redis_url, "--once", "--interval", "0.1"]
+        assert await asyncio.to_thread(main, argv) == 0
+        head, *lines = capsys.readouterr().out.splitlines()
+        keys = {line.split()[0]: line for line in lines}
+        assert "processes 1 keys 3 watched 3" in head
+        assert "waiting 2 " in head
+        assert "waiting 0+2 oldest" in keys["api"]
+        assert "running 2 driver" in keys["api"]
+        assert "[requests sliding_window, not known here: ? 0.0/s] tasks 1" in keys["mail"]
+        assert keys["mail:ann"] == "  mail:ann paused"
+        awake.set()
+        await task
+        for ticket in tickets:
+            ticket.cancel()
 
 
 def test_one_look_of_an_empty_redis(url: str, capsys: pytest.CaptureFixture[str]) -> None:
