@@ -40,6 +40,9 @@ _MOST_NOTED = 1_000
 class Lifecycle:
     """What a limiter is built from, and the session between entering and leaving it."""
 
+    # Whether an entered one counts among the processes alive, by which an outage shares out the limits.
+    _counts = True
+
     def __init__(
         self,
         url: str = "redis://localhost:6379/0",
@@ -100,7 +103,15 @@ class Lifecycle:
         """
         if self._session is not None:
             raise ConfigurationError("limiter", self, "is entered already")
-        session = Session(self._source, self._names, self._catalog, self._settings, self._registry, self._events.emit)
+        session = Session(
+            self._source,
+            self._names,
+            self._catalog,
+            self._settings,
+            self._registry,
+            self._events.emit,
+            counts=self._counts,
+        )
         self._session = session
         try:
             await session.start()

@@ -60,7 +60,7 @@ ALL = {
     name: Script(
         name,
         source,
-        grouped=name not in ("control", "index"),
+        grouped=name not in ("control", "index", "survey"),
         most=_MOST.get(name, MOST_ENTRIES),
         most_limits=_MOST_LIMITS.get(name, MOST_ENTRIES),
         tells_again=name in ("admit", "adjust", "claim", "sync", "task"),
@@ -136,12 +136,17 @@ class Scripts:
         client_lease: float,
         driver_lease: float,
         grace: float,
+        *,
+        counts: bool = True,
     ) -> None:
-        """Tell every call who calls; times in seconds, a driver lease of 0 for a client that drives nothing."""
+        """Tell every call who calls; times in seconds, a driver lease of 0 for a client that drives nothing.
+
+        `counts`: among the processes alive.
+        """
         self._executor = executor
         self._channels = channels
         self._client = client
-        self._alive = int(_ALIVE * client_lease * 1e6)
+        self._alive = int(_ALIVE * client_lease * 1e6) if counts else 0
         # us after which a task that no worker has is given up.
         self.grace = int(grace * 1e6)
         executor.head = (client, int(client_lease * 1e6), int(driver_lease * 1e6), channels)
