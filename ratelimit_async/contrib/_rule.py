@@ -36,11 +36,11 @@ _TYPES = "https://iana.org/assignments/http-problem-types#"
 class Rule:
     """Lets requests pass, one name's limits permitting."""
 
-    def __init__(self, name: str, by: object, cost: object, wait: float | timedelta | None) -> None:
+    def __init__(self, name: str, by: Any, cost: Any, wait: float | timedelta | None) -> None:
         """Check what can be checked now; `by` and `cost` are values, or functions of the connection."""
         self.name = decode_name(name)
-        self.by = by
-        self.cost = cost
+        self.by: Any = by
+        self.cost: Any = cost
         self.wait = decode_timeout(wait, "wait")
         if not (by is None or isinstance(by, (str, int)) or callable(by)):
             raise ConfigurationError("by", by, "must be a text, a number, None, or a function of the request")
@@ -56,11 +56,12 @@ class Rule:
         if visit is None:
             problem = "no limiter is installed: use FastAPI(lifespan=lifespan(limiter)), or install(app, limiter)"
             raise ConfigurationError("limiter", None, problem)
-        by, cost = known.get("by", self.by), known.get("cost", self.cost)
+        by: Any = known.get("by", self.by)
+        cost: Any = known.get("cost", self.cost)
         if callable(by):
-            by = await call(by, connection)
+            by = cast("Subject", await call(by, connection))
         if callable(cost):
-            cost = await call(cost, connection)
+            cost = cast("Cost", await call(cost, connection))
         decided = await visit.admit(self.name, by, cost, self.wait)
         connection.state.rate_limit = decided
         return decided

@@ -25,13 +25,12 @@ from ratelimit_async.contrib._rule import TRY_AGAIN_LATER, Rule, answer, can_ans
 from ratelimit_async.contrib.starlette import ClientIP, RateLimitMiddleware, RequestDenied, client_ip
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
 
     from fastapi import FastAPI
     from fastapi.dependencies.models import Dependant
-    from starlette.routing import BaseRoute
 
     from ratelimit_async import RateLimiter
     from ratelimit_async.contrib._rule import By, CostOf
@@ -126,7 +125,7 @@ def lifespan(
     """
 
     @asynccontextmanager
-    async def begin_and_end(app: FastAPI) -> AsyncIterator[None]:
+    async def begin_and_end(app: FastAPI) -> AsyncGenerator[None]:
         async with limiter:
             install(app, limiter, on_denied=on_denied, legacy_headers=legacy_headers)
             yield
@@ -156,8 +155,9 @@ class _OpenAPI:
 
 def _routes(app: FastAPI) -> Iterable[Any]:
     """Find all routes; newer versions of FastAPI keep those of included routers apart."""
-    contexts: Callable[[list[BaseRoute]], Iterable[Any]] = getattr(routing, "iter_route_contexts", iter)
-    return [route for route in contexts(app.routes) if getattr(route, "dependant", None) is not None and route.methods]
+    contexts: Any = getattr(routing, "iter_route_contexts", iter)
+    # Websockets have no methods, and mounted apps no dependencies.
+    return [route for route in contexts(app.routes) if getattr(route, "methods", None) and hasattr(route, "dependant")]
 
 
 def _is_limited(dependant: Dependant) -> bool:

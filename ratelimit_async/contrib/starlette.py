@@ -26,7 +26,7 @@ from ratelimit_async.contrib._rule import TRY_AGAIN_LATER, Rule, answer, call, c
 from ratelimit_async.contrib._visit import RequestDenied, Settings, attend, visit_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, Iterable
     from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
 
@@ -85,7 +85,7 @@ def lifespan(
     """
 
     @asynccontextmanager
-    async def begin_and_end(app: Starlette) -> AsyncIterator[None]:
+    async def begin_and_end(app: Starlette) -> AsyncGenerator[None]:
         async with limiter:
             install(app, limiter, on_denied=on_denied, legacy_headers=legacy_headers)
             yield
