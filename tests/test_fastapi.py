@@ -127,6 +127,19 @@ async def test_of_several_limits_the_strictest_is_told_and_all_policies_are(url:
         assert answer.headers["ratelimit"].startswith(f'"tight";r={remaining};t=')
 
 
+async def test_a_pause_without_end_has_no_time_and_says_to_come_back_later(url: str) -> None:
+    limiter = RateLimiter(url, limits={"a": "1/hour"}, hooks=())
+    app = FastAPI(lifespan=lifespan(limiter, legacy_headers=True))
+    app.get("/a", dependencies=[Depends(RateLimit("a"))])(lambda: 1)
+    async with client_for(app) as client:
+        await limiter.pause("a")
+        answer = await client.get("/a")
+        await limiter.resume("a")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.headers["ratelimit"] == '"a";r=0'
+    assert "x-ratelimit-reset" not in answer.headers
+
+
 async def test_other_headers_come_where_they_are_asked_for(url: str) -> None:
     limiter = RateLimiter(url, limits={"a": "1/hour"}, hooks=())
     app = FastAPI(lifespan=lifespan(limiter, legacy_headers=True))
@@ -387,6 +400,20 @@ async def test_in_an_outage_the_configuration_decides(own_server: RedisServer) -
                 assert ("retry-after" in answer.headers) == (status == 503)
                 assert ("ratelimit" in answer.headers) == (kind == "local")
                 assert str(own_server.port) not in answer.text
+
+
+@pytest.mark.real_redis
+async def test_a_turn_that_an_outage_keeps_from_coming_is_a_429(own_server: RedisServer) -> None:
+    config = RateLimitConfig("1/hour", on_outage="raise")
+    app = app_for(own_server.url, ("/a", RateLimit("a", wait=0.5)), a=config)
+    async with client_for(app) as client:
+        assert await statuses(client, "/a") == [200]
+        waiting = asyncio.create_task(client.get("/a"))
+        await eventually(lambda: depth_is(app.state.limiter, "a", 1))
+        own_server.kill()
+        denied = await waiting
+        assert (denied.status_code, denied.headers["retry-after"]) == (429, "5")
+        assert "ratelimit" not in denied.headers
 
 
 @pytest.mark.real_redis
