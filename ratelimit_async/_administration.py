@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from datetime import timedelta
 
+    from ratelimit_async._config import RateLimitConfig
     from ratelimit_async._values import Health, KeyInfo, Status, WaitingRequest
 
 __all__ = ["Administration"]
@@ -54,6 +55,21 @@ class Administration(Lifecycle):
         if by is not None:
             raise ConfigurationError("by", by, "must be left out for the total of a name")
         return await total_of(session, self._names, key)
+
+    def config(self, name: str, *, by: str | int | None = None) -> RateLimitConfig:
+        """Tell what is configured for a key, as far as this process knows; asks nobody.
+
+        Args:
+            name: Which name.
+            by: Which subject of it.
+
+        Returns:
+            The subject's own configuration, or else the name's, or else the default.
+
+        Raises:
+            ConfigurationError: If an argument cannot be used.
+        """
+        return self._prepare(name, by)[1].config
 
     def keys(self, prefix: str = "") -> AsyncIterator[KeyInfo]:
         """Find the keys of which Redis holds something, in no order; never blocks it.
