@@ -48,7 +48,7 @@ def app_for(url: str, *middleware: Middleware, **limits: Any) -> Starlette:
 
 
 def limited(name: str, **how: Any) -> Middleware:
-    return Middleware(RateLimitMiddleware, name, **how)
+    return Middleware(RateLimitMiddleware, name=name, **how)
 
 
 async def statuses(client: httpx.AsyncClient, *paths: str, **how: Any) -> list[int]:

@@ -25,7 +25,7 @@ LIMITS = {
 }
 limiter = RateLimiter.from_env(limits=LIMITS, hooks=())
 app = FastAPI(lifespan=lifespan(limiter))
-app.add_middleware(RateLimitMiddleware, "api", paths=["/api/*"])
+app.add_middleware(RateLimitMiddleware, name="api", paths=["/api/*"])
 by_proxy = ClientIP(trusted_proxies=["127.0.0.1"], header="x-real-client")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket
 
 from ratelimit_async import ConfigurationError
 from ratelimit_async._config import Cost, decode_name, decode_timeout
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ratelimit_async.contrib._visit import Decided
 
-__all__ = ["TRY_AGAIN_LATER", "By", "CostOf", "Rule", "answer", "call", "can_answer", "problem"]
+__all__ = ["TRY_AGAIN_LATER", "By", "CostOf", "Rule", "answer", "call", "can_answer", "handle", "problem"]
 
 T = TypeVar("T")
 Subject: TypeAlias = str | int | None
@@ -91,10 +92,20 @@ def problem(connection: HTTPConnection, denied: RequestDenied) -> Response:
     return JSONResponse(body, denied.status_code, denied.headers, "application/problem+json")
 
 
-async def answer(connection: HTTPConnection, denied: Exception) -> Response:
-    """Give the app's answer to a denial; also what Starlette calls as the handler of the exception."""
-    visit = visit_of(connection.scope)
+async def handle(connection: HTTPConnection, denied: Exception) -> Response | None:
+    """Answer a denial as Starlette's handler of the exception."""
     assert isinstance(denied, RequestDenied)
+    response = await answer(connection, denied)
+    if not isinstance(connection, WebSocket):
+        return response
+    # Older versions do not send what a handler gives to a websocket.
+    await connection.send_denial_response(response)
+    return None
+
+
+async def answer(connection: HTTPConnection, denied: RequestDenied) -> Response:
+    """Give the app's answer to a denial."""
+    visit = visit_of(connection.scope)
     assert visit is not None
     return await call(visit.settings.on_denied, connection, denied)
 

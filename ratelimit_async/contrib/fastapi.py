@@ -21,7 +21,7 @@ from starlette.exceptions import WebSocketException
 from starlette.requests import HTTPConnection
 
 from ratelimit_async.contrib import starlette
-from ratelimit_async.contrib._rule import TRY_AGAIN_LATER, Rule, answer, can_answer
+from ratelimit_async.contrib._rule import TRY_AGAIN_LATER, Rule, can_answer, handle
 from ratelimit_async.contrib.starlette import ClientIP, RateLimitMiddleware, RequestDenied, client_ip
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class RateLimit:
                 raise WebSocketException(TRY_AGAIN_LATER) from None
             # In the app, or the mounted one, that this is in; its own handler of this exception goes first.
             handlers, _ = connection.scope.get("starlette.exception_handlers", ({}, {}))
-            handlers.setdefault(RequestDenied, answer)
+            handlers.setdefault(RequestDenied, handle)
             raise
 
 

@@ -1,6 +1,6 @@
 """For Starlette, and any ASGI app: a middleware that limits requests and websockets, the client's address.
 
-`Starlette(lifespan=lifespan(limiter), middleware=[Middleware(RateLimitMiddleware, "api", by=client_ip)])`
+`Starlette(lifespan=lifespan(limiter), middleware=[Middleware(RateLimitMiddleware, name="api", by=client_ip)])`
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ async def own(app: FastAPI) -> AsyncGenerator[None]:
 
 app = FastAPI(lifespan=lifespan(limiter, on_denied=on_denied, legacy_headers=True))
 app_of_its_own = FastAPI(lifespan=own)
-app.add_middleware(RateLimitMiddleware, "api", by=client_ip, paths=["/v1/*"], exempt=["/health", is_internal])
+app.add_middleware(RateLimitMiddleware, name="api", by=client_ip, paths=["/v1/*"], exempt=["/health", is_internal])
 
 
 @app.get("/a")
@@ -72,5 +72,5 @@ async def a(
 
 plain = Starlette(
     lifespan=starlette.lifespan(limiter),
-    middleware=[Middleware(RateLimitMiddleware, "api", by=ClientIP(trusted_proxies=["unix"]), cost=3)],
+    middleware=[Middleware(RateLimitMiddleware, name="api", by=ClientIP(trusted_proxies=["unix"]), cost=3)],
 )
