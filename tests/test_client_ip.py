@@ -50,6 +50,7 @@ def test_without_proxies_it_is_the_connection_s_whatever_it_says(peer: str, subj
         # What is no address ends the trust: the proxy that wrote it is the last that is known.
         (["6.6.6.6, unknown, 10.2.2.2"], "10.2.2.2"),
         (["6.6.6.6, 192.0.2.1 evil"], "10.1.1.1"),
+        (["192.0.2.1:" + "0" * 100], "10.1.1.1"),
         (["6.6.6.6 , '; DROP TABLE"], "10.1.1.1"),
     ],
 )

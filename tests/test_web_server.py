@@ -42,10 +42,16 @@ async def limiter(redis_server: RedisServer):
 
 async def test_all_workers_together_let_exactly_so_many_pass(server: UvicornServer, limiter: RateLimiter) -> None:
     limits = httpx.Limits(max_connections=32, max_keepalive_connections=0)
+    answers = list[httpx.Response]()
+
+    async def ask() -> bool:
+        """Whom the kernel gives a connection to is its choice: ask until several have answered."""
+        answers.extend(await asyncio.gather(*(client.get("/search") for _ in range(100))))
+        return len({answer.headers["x-worker"] for answer in answers}) > 1
+
     async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
-        answers = await asyncio.gather(*(client.get("/search") for _ in range(200)))
-    assert Counter(answer.status_code for answer in answers) == {200: 40, 429: 160}
-    assert len({answer.text for answer in answers if answer.status_code == 200}) > 1
+        await eventually(ask, 60)
+    assert Counter(answer.status_code for answer in answers) == {200: 40, 429: len(answers) - 40}
     for answer in answers:
         assert answer.headers["ratelimit-policy"] == '"search";q=40;w=3600'
         assert ("retry-after" in answer.headers) == (answer.status_code == 429)

@@ -15,6 +15,8 @@ from ratelimit_async.contrib.fastapi import ClientIP, RateLimit, RateLimitMiddle
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 LIMITS = {
     "search": "40/hour",
     "stream": "1 concurrent",
@@ -26,17 +28,35 @@ LIMITS = {
 limiter = RateLimiter.from_env(limits=LIMITS, hooks=())
 app = FastAPI(lifespan=lifespan(limiter))
 app.add_middleware(RateLimitMiddleware, name="api", paths=["/api/*"])
+
+
+class Worker:
+    """Says on every answer which worker gave it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-worker", str(os.getpid()).encode())]
+            await send(message)
+
+        await self._app(scope, receive, told)
+
+
+app.add_middleware(Worker)
 by_proxy = ClientIP(trusted_proxies=["127.0.0.1"], header="x-real-client")
 
 
 @app.get("/ready")
 async def ready() -> int:
-    return os.getpid()
+    return 1
 
 
 @app.get("/search", dependencies=[Depends(RateLimit("search"))])
 async def search() -> int:
-    return os.getpid()
+    return 1
 
 
 @app.get("/boom", dependencies=[Depends(RateLimit("search", by="boom"))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from ratelimit_async import ConfigurationError
@@ -18,6 +19,7 @@ __all__ = ["ClientIP"]
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _UNIX = "unix"
+_LONGEST = 80
 # A port may follow: `192.0.2.1:443`, `[2001:db8::1]:443`.
 _PORT = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]+)?")
 
@@ -120,8 +122,15 @@ def _network(text: object) -> _Network:
 
 
 def _address(text: str) -> _Address | None:
-    """Read an address; what an IPv4 one becomes on an IPv6 socket is IPv4 again."""
+    """Read an address, if it is one."""
     text = text.strip().strip('"')
+    # Nothing longer is remembered, since clients can write here.
+    return _parsed(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> _Address | None:
+    """Take off a port; what an IPv4 address becomes on an IPv6 socket is IPv4 again."""
     found = _PORT.fullmatch(text)
     try:
         address = ipaddress.ip_address((found[1] or found[2] or "") if found else text)
