@@ -98,7 +98,6 @@ end
 -- The queue's part, where anybody waits, may be granted or has joined since.
 local function queue_of(group)
   if group.joined or not is_quiet(group) then
-    group.queued = true
     return part_of('queue')
   end
 end
@@ -138,7 +137,6 @@ local function request(group, op, text, rest, again)
   local priority = math.min(tonumber(level) + 1, group.priorities)
   local id = client .. '.' .. string.match(turn, '^%d+')
   if again or op == 'return' then
-    group.queued = true
     local known = part_of('queue').known(group, id)
     local before = not known and (find_taken(group, turn) or group.holds and part_of('held').has(group, id, text) and now)
     if known or before then
@@ -152,7 +150,6 @@ local function request(group, op, text, rest, again)
     note_taken(group, turn, int(now))
     return admitted(group, now)
   end
-  group.queued = true
   wait, enqueued = tonumber(wait), tonumber(enqueued)
   return part_of('queue').wait(group, op, id, priority, text, wait, enqueued, fast == '1')
 end
@@ -177,7 +174,7 @@ return run(2, function(group, a)
   return request(group, op, text, rest, ARGV[a + 1] == '1')
 end, function(group)
   save_taken(group)
-  if group.queued then
+  if group.looked then
     part_of('queue').finish(group)
   end
 end)

@@ -8,9 +8,7 @@
 parts.cc = function()
   return {
     open = function() end,
-    wait = function(limit, demand)
-      return wait_within(limit, demand)
-    end,
+    wait = wait_within,
     reset_in = function()
       return 0
     end,

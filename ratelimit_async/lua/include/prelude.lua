@@ -41,6 +41,9 @@ end
 -- For the scripts that know of durable tasks: reads a group's further keys from KEYS[k] on.
 local open_tasks
 
+-- For the scripts that know of the queue: writes what waiting requests cost, where a group has `extra` of it.
+local save_work
+
 local function int(number)
   return string.format('%.0f', number)
 end

@@ -63,7 +63,7 @@ local function best_of(group)
   end
 end
 
-local function save_work(group)
+function save_work(group)
   for field, extra in pairs(group.extra) do
     if extra ~= 0 then
       redis.call('HINCRBY', group.work, field, int(extra))
@@ -86,7 +86,7 @@ local function count(group, priority, entry, sign)
     group.places[entry.id] = sign > 0 and { entry.text, priority, depths[priority] } or nil
   end
   if entry.cost ~= '-' then
-    group.extra, group.save_work = group.extra or {}, save_work
+    group.extra = group.extra or {}
     for unit, cost in pairs(costs_of(entry.cost)) do
       local field = priority .. ' ' .. unit
       group.extra[field] = (group.extra[field] or 0) + sign * (cost - (group.usual[unit] or 0))

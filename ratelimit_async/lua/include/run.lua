@@ -12,7 +12,7 @@ local function run(arity, serve, finish)
       finish(group)
     end
     if group.extra then
-      group.save_work(group)
+      save_work(group)
     end
     if group.freed and group.cached then
       tell('all', 'x ' .. group.driver)
