@@ -170,7 +170,7 @@ local spare = 32
 
 local function due(group, key, most)
   local found = redis.call('ZRANGEBYSCORE', key, '-inf', int(most), 'LIMIT', 0, int(math.max(spare, 1)))
-  group.more = group.more or #found >= spare
+  group.more = group.more or #found > 0 and #found >= spare
   spare = spare - #found
   return found
 end
@@ -183,6 +183,24 @@ local function forget_ends(group, key, most)
   end
 end
 
+local function of_name(group, name)
+  local members = redis.call('ZRANGEBYLEX', group.parked, '[' .. name .. ' ', '(' .. name .. '!', 'LIMIT', 0, int(spare))
+  spare = spare - #members
+  return members
+end
+
+local function give_up(group, member, grace)
+  local since, id = string.match(member, '^%S+ (%d+) %d+ %S+ (%S+)')
+  if tonumber(since) + grace > now then
+    return give_up_at(group, tonumber(since) + grace)
+  end
+  local task = task_of(group, id)
+  if task then
+    end_task(group, task, 'D', 'no%20process%20has%20a%20task%20of%20this%20name')
+  end
+  redis.call('ZREM', group.parked, member)
+end
+
 -- By name, so that what no worker has hides nothing that one has.
 local function unpark(group, grace)
   local from = '-'
@@ -191,23 +209,20 @@ local function unpark(group, grace)
     if not first then
       return
     end
-    local name = string.match(first, '^%S+')
-    from = '[' .. name .. '!'
-    local members = redis.call('ZRANGEBYLEX', group.parked, '[' .. first, '(' .. name .. '!', 'LIMIT', 0, int(spare))
-    spare = spare - #members
-    for _, member in ipairs(members) do
-      local since, id = string.match(member, '^%S+ (%d+) %d+ %S+ (%S+)')
-      if group.names[name] then
+    local name, since = string.match(first, '^(%S+) (%d+) %d+ %*%S+ %S+ %d+ %d+ %S+')
+    from = name and '[' .. name .. '!' or '(' .. first
+    if not name then
+      -- Not ours.
+      redis.call('ZREM', group.parked, first)
+    elseif group.names[name] then
+      for _, member in ipairs(of_name(group, name)) do
         bring_back(group, group.parked, member)
-      elseif tonumber(since) + grace > now then
-        give_up_at(group, tonumber(since) + grace)
-        break
-      else
-        local task = task_of(group, id)
-        if task then
-          end_task(group, task, 'D', 'no%20process%20has%20a%20task%20of%20this%20name')
-        end
-        redis.call('ZREM', group.parked, member)
+      end
+    elseif tonumber(since) + grace > now then
+      give_up_at(group, tonumber(since) + grace)
+    else
+      for _, member in ipairs(of_name(group, name)) do
+        give_up(group, member, grace)
       end
     end
   end
