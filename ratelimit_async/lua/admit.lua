@@ -11,7 +11,7 @@
 --          request: {'A', limit's index, remaining, reset us, stamp} admitted; {'G', record} granted
 --          earlier; {'Q', entry, position, estimate us, 1 where the client's lease may have lapsed} waits; {'T', estimate us}
 --          may not wait; {'F'} the queue is full
--- Cost:    O(log 1000) per limit and entry; O(depth) where `again` is 1, where `enqueued` is given, or op is return;
+-- Cost:    O(log 800) per limit and entry; O(depth) where `again` is 1, where `enqueued` is given, or op is return;
 --          O(what was taken lately) where `again` is 1 or op is return
 -- @include prelude
 -- @include limits

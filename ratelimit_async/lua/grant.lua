@@ -4,7 +4,7 @@
 --          meet more of them in one call, and the grace, us, after which a task that no worker has is given up
 -- Reply:   {'O', us} another client drives this key for so long; {'P', granted} as its driver; `next` is us to the
 --          next possible grant, or -1: nobody waits and the driver's lease is given up
--- Cost:    O(batch size x log 1000)
+-- Cost:    O(batch size x log 800)
 -- @include prelude
 -- @include limits
 -- @include queue
