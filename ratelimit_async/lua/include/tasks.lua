@@ -184,7 +184,7 @@ local function forget_ends(group, key, most)
 end
 
 local function of_name(group, name)
-  local members = redis.call('ZRANGEBYLEX', group.parked, '[' .. name .. ' ', '(' .. name .. '!', 'LIMIT', 0, int(spare))
+  local members = redis.call('ZRANGE', group.parked, '[' .. name .. ' ', '(' .. name .. '!', 'BYLEX', 'LIMIT', 0, int(spare))
   spare = spare - #members
   return members
 end
@@ -205,7 +205,7 @@ end
 local function unpark(group, grace)
   local from = '-'
   while spare > 0 do
-    local first = redis.call('ZRANGEBYLEX', group.parked, from, '+', 'LIMIT', 0, 1)[1]
+    local first = redis.call('ZRANGE', group.parked, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
     if not first then
       return
     end
