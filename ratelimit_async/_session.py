@@ -53,8 +53,10 @@ class Session:
         registry: Registry,
         emit: Emit,
         traces: Traces,
+        *,
+        counts: bool,
     ) -> None:
-        """Build the parts."""
+        """Build the parts; `counts`: among the processes alive."""
         self.traces = traces
         self.loop = asyncio.get_running_loop()
         self.client = secrets.token_urlsafe(8)
@@ -70,7 +72,13 @@ class Session:
         self.executor = executor_of(source, tuple(ALL.values()), settings.command_timeout, emit)
         driver_lease = 2 * settings.poll_interval if settings.processor else 0.0
         self.scripts = Scripts(
-            self.executor, names.channels, self.client, settings.lease, driver_lease, settings.task_grace
+            self.executor,
+            names.channels,
+            self.client,
+            settings.lease,
+            driver_lease,
+            settings.task_grace,
+            counts=counts,
         )
         self.control = Control(self.scripts, names, catalog, self, settings.lease)
         self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, emit)
