@@ -158,7 +158,9 @@ async def test_labels_are_bounded_and_tell_no_subject(url: str) -> None:
     assert "other" in names
     assert seen.value("decisions_total", name="other", outcome="allowed", reason="ok", source="redis") == 51
     assert {labels[0] for labels in listed.labels("decisions_total")} == {"a", "other"}
-    assert not any("secret" in value for measure in MEASURES for labels in seen.labels(told(measure)) for value in labels)
+    assert not any(
+        "secret" in value for measure in MEASURES for labels in seen.labels(told(measure)) for value in labels
+    )
 
 
 def told(measure: Any) -> str:
@@ -236,8 +238,13 @@ async def test_an_outage_is_seen(own_server: RedisServer) -> None:
         await eventually(open_now)
         assert (seen.value("unavailable_total", name="a") or 0) > 0
         local = {"reason": "outage", "source": "local"}
-        assert sum(seen.value("decisions_total", name="b", outcome="allowed", **{**local, "reason": reason}) or 0
-                   for reason in ("ok", "outage")) > 0
+        assert (
+            sum(
+                seen.value("decisions_total", name="b", outcome="allowed", **{**local, "reason": reason}) or 0
+                for reason in ("ok", "outage")
+            )
+            > 0
+        )
         assert (seen.value("connections_lost_total", connection="commands") or 0) > 0
         await collector.refresh()
         assert seen.labels("queue_depth") == set()
