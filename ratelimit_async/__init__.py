@@ -26,6 +26,7 @@ from ratelimit_async._limiter import RateLimiter
 from ratelimit_async._limits import Limit
 from ratelimit_async._options import RequestOptions
 from ratelimit_async._tasks import Task
+from ratelimit_async._tracing import Traced, Tracing
 from ratelimit_async._values import (
     DeadLetter,
     Decision,
@@ -73,6 +74,8 @@ __all__ = [
     "TaskFailed",
     "TaskStatus",
     "Ticket",
+    "Traced",
+    "Tracing",
     "UnknownRequest",
     "Upstream",
     "UpstreamLimit",

@@ -30,28 +30,32 @@ async def make_call(
     """Wait for the turn and call; a retry waits for its own turn, at the same priority and under the same id."""
     timeout = waiter.timeout
     retry = 0
-    while True:
-        retry += 1
-        charged = await session.requests.wait(waiter)
-        grant = Grant(waiter, charged, session.requests)
-        with session.running:
-            result, error, push_back = await _attempt(grant, fn, args, options)
-        if error is None and push_back is None:
-            return result
-        if retry > options.max_retries:
-            if error is not None:
-                raise error
-            return result
-        reason = repr(error or push_back)
-        session.requests.emit(Retried(name=waiter.key.name, by=waiter.key.by, id=waiter.id, retry=retry, error=reason))
-        if push_back is None:
-            pause = min(options.first_backoff * 2 ** min(retry - 1, 32), _LONGEST_BACKOFF)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-        session.check()
-        # The timeout bounds the waits of all turns together.
-        timeout = None if timeout is None else max(timeout - grant.waited, 0.0)
-        # Back to the front: before all that came after it did.
-        session.requests.reopen(waiter, timeout, (waiter.enqueued or charged.stamp) if push_back is not None else 0)
+    with session.traces.follow("request", waiter.key.name, waiter.costs, waiter.priority) as span:
+        while True:
+            retry += 1
+            charged = await session.requests.wait(waiter)
+            grant = Grant(waiter, charged, session.requests)
+            span.granted(grant.waited)
+            with session.running:
+                result, error, push_back = await _attempt(grant, fn, args, options)
+            if error is None and push_back is None:
+                return result
+            if retry > options.max_retries:
+                if error is not None:
+                    raise error
+                return result
+            reason = repr(error or push_back)
+            session.requests.emit(
+                Retried(name=waiter.key.name, by=waiter.key.by, id=waiter.id, retry=retry, error=reason)
+            )
+            if push_back is None:
+                pause = min(options.first_backoff * 2 ** min(retry - 1, 32), _LONGEST_BACKOFF)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            session.check()
+            # The timeout bounds the waits of all turns together.
+            timeout = None if timeout is None else max(timeout - grant.waited, 0.0)
+            # Back to the front: before all that came after it did.
+            session.requests.reopen(waiter, timeout, (waiter.enqueued or charged.stamp) if push_back is not None else 0)
 
 
 async def _attempt(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ratelimit_async._errors import ConfigurationError, RedisUnavailable
-from ratelimit_async._events import Allowed, Denied
+from ratelimit_async._events import Allowed, Denied, Unavailable
 from ratelimit_async._scripts import allow_in_shadow
 
 if TYPE_CHECKING:
@@ -55,14 +55,21 @@ class Checks:
                     reply = await self._scripts.hit(key, costs)
                 decision = self._scripts.decision(key, reply)
         except RedisUnavailable as error:
-            decision = self._outage.hit(key, costs, error)
+            decision = self._without_redis(key, costs, error)
         decision = _as_enforced(config, decision)
         if decision.allowed and not decision.shadow:
-            self._emit(Allowed(name=key.name, by=key.by, source=decision.source))
+            self._emit(Allowed(name=key.name, by=key.by, source=decision.source, decision=decision))
         else:
             reason, source, shadow = decision.reason, decision.source, decision.shadow
-            self._emit(Denied(name=key.name, by=key.by, reason=reason, source=source, shadow=shadow))
+            self._emit(Denied(name=key.name, by=key.by, reason=reason, source=source, shadow=shadow, decision=decision))
         return decision
+
+    def _without_redis(self, key: Key, costs: Mapping[str, int], error: RedisUnavailable) -> Decision:
+        try:
+            return self._outage.hit(key, costs, error)
+        except RedisUnavailable:
+            self._emit(Unavailable(name=key.name, by=key.by, error=error.problem))
+            raise
 
     async def check(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Answer what `hit` would."""

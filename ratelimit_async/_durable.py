@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ratelimit_async._config import Cost
     from ratelimit_async._keys import Key
     from ratelimit_async._session import Session
-    from ratelimit_async._task_scripts import Outcome
     from ratelimit_async._values import DeadLetter
 
 __all__ = ["Durable"]
@@ -176,8 +175,9 @@ class Durable(Administration):
             raise UnknownRequest(request_id) from None
 
     async def _submit_task(
-        self, name: str, fn: object, args: tuple[Any, ...], options: RequestOptions, *, told: bool
-    ) -> tuple[TaskTicket[Any], Outcome]:
+        self, name: str, fn: object, args: tuple[Any, ...], options: RequestOptions, *, attends: bool
+    ) -> Any:
+        """Give a task its place; gives its ticket or, to a caller who attends, its result."""
         task, args, kwargs = as_task(fn, args)
         for field in _FOR_FUNCTIONS:
             if getattr(options, field) != getattr(_DEFAULTS, field):
@@ -186,23 +186,22 @@ class Durable(Administration):
             raise ConfigurationError("fn", task, "is a task of another limiter")
         payload = task.encode(args, kwargs)
         session, key, costs = self._prepare(name, options.by, options.cost)
-        submission = Submission(
-            own=escape_word(options.id) if options.id is not None else secrets.token_urlsafe(9),
-            task=task.name,
-            priority=decode_priority(options.priority, key.config.waits.priorities),
-            costs=encode_costs(costs, key.config.usual),
-            timeout=None if isinstance(options.timeout, Unset) else decode_timeout(options.timeout),
-            most=task.max_attempts,
-            keeps=task.result_ttl,
-            payload=payload,
-        )
-        executor = await session.executor_for(None if isinstance(options.durability, Unset) else options.durability)
-        outcome = await session.task_tickets.submit(key, submission, told=told, executor=executor)
-        return TaskTicket(session.task_tickets, key, submission, outcome, task.decode_result), outcome
-
-    async def _request_task(self, name: str, fn: object, args: tuple[Any, ...], options: RequestOptions) -> Any:
-        ticket, outcome = await self._submit_task(name, fn, args, options, told=True)
-        return await ticket.attended(outcome)
+        priority = decode_priority(options.priority, key.config.waits.priorities)
+        with self._traces.follow("request" if attends else "submit", name, costs, priority, task=task.name):
+            submission = Submission(
+                own=escape_word(options.id) if options.id is not None else secrets.token_urlsafe(9),
+                task=task.name,
+                priority=priority,
+                costs=encode_costs(costs, key.config.usual),
+                timeout=None if isinstance(options.timeout, Unset) else decode_timeout(options.timeout),
+                most=task.max_attempts,
+                keeps=task.result_ttl,
+                payload=self._traces.carry(payload),
+            )
+            executor = await session.executor_for(None if isinstance(options.durability, Unset) else options.durability)
+            outcome = await session.task_tickets.submit(key, submission, told=attends, executor=executor)
+            ticket = TaskTicket(session.task_tickets, key, submission, outcome, task.decode_result)
+            return await ticket.attended(outcome) if attends else ticket
 
 
 def is_task(fn: object) -> bool:

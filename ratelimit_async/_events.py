@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import structlog
+
+if TYPE_CHECKING:
+    from ratelimit_async._values import Decision
 
 __all__ = [
     "Allowed",
@@ -35,12 +38,15 @@ __all__ = [
     "Queued",
     "Refunded",
     "Rejected",
+    "Released",
     "Restarted",
     "Resumed",
     "Retried",
     "Settled",
     "Started",
+    "Unavailable",
     "log_event",
+    "log_failure",
 ]
 
 
@@ -56,17 +62,21 @@ class KeyEvent(Event, frozen=True, kw_only=True):
 
 
 class Allowed(KeyEvent, frozen=True, kw_only=True):
-    """A hit passed, or a request was admitted without waiting; `source` is that of its decision."""
+    """A hit passed, or a request, which has an `id`, was admitted without waiting."""
 
+    id: str | None = None
     source: str = "redis"
+    decision: Decision
 
 
 class Denied(KeyEvent, frozen=True, kw_only=True):
-    """A hit did not pass or, in shadow mode, would not have; `reason` and `source` are those of its decision."""
+    """A hit did not pass or, in shadow mode, would not have; so may a request, which has an `id`, in shadow mode."""
 
+    id: str | None = None
     reason: str
     source: str = "redis"
     shadow: bool = False
+    decision: Decision
 
 
 class Queued(KeyEvent, frozen=True, kw_only=True):
@@ -81,6 +91,13 @@ class Granted(KeyEvent, frozen=True, kw_only=True):
 
     id: str
     waited: float
+    decision: Decision
+
+
+class Unavailable(KeyEvent, frozen=True, kw_only=True):
+    """A hit or request failed because Redis is away or refuses, and nothing was decided without it."""
+
+    error: str
 
 
 class Expired(KeyEvent, frozen=True, kw_only=True):
@@ -116,6 +133,13 @@ class Refunded(KeyEvent, frozen=True, kw_only=True):
     id: str
 
 
+class Released(KeyEvent, frozen=True, kw_only=True):
+    """What a request, or an attempt at a durable task, was granted it held for so many seconds; now it has ended."""
+
+    id: str
+    held: float
+
+
 class Settled(KeyEvent, frozen=True, kw_only=True):
     """A request was settled at its true cost by unit."""
 
@@ -124,11 +148,12 @@ class Settled(KeyEvent, frozen=True, kw_only=True):
 
 
 class Started(KeyEvent, frozen=True, kw_only=True):
-    """This process began an attempt, 1 for the first, at a durable task."""
+    """This process began an attempt, 1 for the first, at a durable task; `waited`: seconds since its submission."""
 
     id: str
     task: str
     attempt: int
+    waited: float
 
 
 class Finished(KeyEvent, frozen=True, kw_only=True):
@@ -156,9 +181,10 @@ class Dead(KeyEvent, frozen=True, kw_only=True):
 
 
 class Retried(KeyEvent, frozen=True, kw_only=True):
-    """A call or task failed, or the upstream pushed it back, and it is requested again; `error` is why."""
+    """A call or durable task, which is named, failed or was pushed back, and is requested again; `error` is why."""
 
     id: str
+    task: str = ""
     retry: int
     error: str
 
@@ -297,8 +323,15 @@ def log_event(event: Event) -> None:
     if "name" in fields:
         # `name` is what a logger is called; a limit's name gets a key of its own.
         fields["limit"] = fields.pop("name")
+    if (decision := fields.pop("decision", None)) is not None:
+        fields |= {"binds": str(decision.limit), "remaining": decision.remaining}
     method = getattr(_logger(), logging.getLevelName(level).lower())
     method(type(event).__name__.lower(), **fields)
+
+
+def log_failure(what: str, **fields: str) -> None:
+    """Log the exception that is being handled: of what is not ours, and must not break a request."""
+    _logger().exception(what, **fields)
 
 
 class Events:
@@ -314,4 +347,4 @@ class Events:
             try:
                 hook(event)
             except Exception:  # noqa: BLE001 - a hook is not ours
-                _logger().exception("hook failed", hook=repr(hook))
+                log_failure("hook failed", hook=repr(hook))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ratelimit_async._config import decode_cost
 from ratelimit_async._errors import ConfigurationError, RetryAfter
-from ratelimit_async._events import Paused, Refunded, Settled
+from ratelimit_async._events import Paused, Refunded, Released, Settled
 from ratelimit_async._keys import encode_costs
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ratelimit_async._keys import Key
     from ratelimit_async._requests import Requests
     from ratelimit_async._scripts import Charged
+    from ratelimit_async._tracing import Span
     from ratelimit_async._values import Decision
     from ratelimit_async._waiter import Waiter
 
@@ -68,6 +69,7 @@ class Grant:
         "_requests",
         "_scripts",
         "_seq",
+        "_since",
         "_stamp",
         "_text",
         "decision",
@@ -80,7 +82,8 @@ class Grant:
         """Hold what was charged."""
         self.id = waiter.id
         self.decision: Decision = charged.decision
-        self.waited = asyncio.get_running_loop().time() - waiter.created
+        self._since = asyncio.get_running_loop().time()
+        self.waited = self._since - waiter.created
         self.granted_at = charged.stamp / 1e6
         self._key = waiter.key
         self._seq = waiter.seq
@@ -191,6 +194,8 @@ class Grant:
             self._ending = sent or _done(self._stamp)
             if not self._stamp:
                 self._requests.local.release(self._key, self._seq)
+            held = asyncio.get_running_loop().time() - self._since
+            self._requests.emit(Released(name=self._key.name, by=self._key.by, id=self.id, held=held))
         return sent
 
     def _given_back(self, costs: Mapping[str, int]) -> list[tuple[int, Mapping[str, int]]]:
@@ -230,9 +235,11 @@ def _done(stamp: int) -> asyncio.Future[int]:
 class Acquire:
     """A request for capacity: await it for a Grant, or use it as `async with ... as grant`."""
 
-    __slots__ = ("_asked", "_grant", "_held", "_running", "_start")
+    __slots__ = ("_asked", "_grant", "_held", "_running", "_span", "_start")
 
-    def __init__(self, start: Callable[..., Awaitable[Grant]], running: Callable[[], Running], *asked: Any) -> None:
+    def __init__(
+        self, start: Callable[..., Awaitable[tuple[Grant, Span]]], running: Callable[[], Running], *asked: Any
+    ) -> None:
         """Send nothing until awaited or entered; `asked`: what to start with."""
         self._start = start
         self._running = running
@@ -240,11 +247,13 @@ class Acquire:
 
     def __await__(self) -> Generator[Any, Any, Grant]:
         """Wait for the grant."""
-        return self._start(*self._asked).__await__()
+        grant, span = yield from self._start(*self._asked).__await__()
+        span.__exit__(None, None, None)
+        return grant
 
     async def __aenter__(self) -> Grant:
         """Wait for the grant; the limiter does not end before the block does."""
-        self._grant = await self._start(*self._asked)
+        self._grant, self._span = await self._start(*self._asked)
         self._held = self._running()
         self._held.__enter__()
         return self._grant
@@ -257,6 +266,7 @@ class Acquire:
             self._grant.push_back(error.seconds)
         self._grant.end()
         self._held.__exit__()
+        self._span.__exit__(kind, error, trace)
 
 
 class Ticket(ABC, Generic[T]):

@@ -17,6 +17,7 @@ from ratelimit_async._loading import load_environment, load_toml
 from ratelimit_async._session import Session
 from ratelimit_async._settings import Settings
 from ratelimit_async._tasks import Registry
+from ratelimit_async._tracing import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ratelimit_async._config import Cost, RateLimitConfig
     from ratelimit_async._events import Hook
     from ratelimit_async._settings import SettingsArguments
+    from ratelimit_async._tracing import Tracing
 
 __all__ = ["Lifecycle"]
 
@@ -52,6 +54,7 @@ class Lifecycle:
         client: Redis | RedisCluster | None = None,
         credential_provider: CredentialProvider | None = None,
         hooks: Iterable[Hook] = (log_event,),
+        tracing: Tracing | None = None,
         **settings: Unpack[SettingsArguments],
     ) -> None:
         """Describe a limiter; neither event loop nor network is touched before `async with`.
@@ -67,6 +70,7 @@ class Lifecycle:
                 used in place of `url`; it stays the caller's.
             credential_provider: One of redis-py's, for passwords or tokens that change; every connection asks it anew.
             hooks: Called with every event; the default logs them with structlog.
+            tracing: Follows requests and durable tasks, e.g. `contrib.opentelemetry.OpenTelemetryTracing()`.
             **settings: `prefix` of all keys (`"rl"`); `processor` (True: grants for others too, and runs tasks);
                 `batch_size` (most grants per script call, 100); `task_slots` (most durable tasks that this process runs
                 at once, 100); `durability` of tasks (`"primary"`, or `"replicated"`: a submission is confirmed by as
@@ -86,6 +90,7 @@ class Lifecycle:
         self._defaulted: set[str] = set()
         self._source = source_of(url, client, self._settings.connect_timeout, credential_provider)
         self._events = Events(tuple(hooks))
+        self._traces = Traces(tracing)
         self._registry = Registry()
         self._names = KeyNames(self._settings.prefix, self._find, self._events.emit)
         self._session: Session | None = None
@@ -110,6 +115,7 @@ class Lifecycle:
             self._settings,
             self._registry,
             self._events.emit,
+            self._traces,
             counts=self._counts,
         )
         self._session = session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 
 import msgspec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from ratelimit_async._config import Cost
     from ratelimit_async._session import Session
+    from ratelimit_async._tracing import Span
     from ratelimit_async._values import Decision
     from ratelimit_async._waiter import Waiter
 
@@ -143,7 +145,7 @@ class RateLimiter(Durable):
             RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"deny"` or `"raise"`.
         """
         if is_task(fn):
-            return await self._request_task(name, fn, args, msgspec.structs.replace(options, **how))
+            return await self._submit_task(name, fn, args, msgspec.structs.replace(options, **how), attends=True)
         session, waiter, options = self._open(name, options, how)
         return await make_call(session, waiter, fn, args, options)
 
@@ -174,12 +176,17 @@ class RateLimiter(Durable):
     def _running(self) -> Running:
         return self._live().running
 
-    async def _acquire(self, name: str, options: RequestOptions, how: Mapping[str, Any]) -> Grant:
+    async def _acquire(self, name: str, options: RequestOptions, how: Mapping[str, Any]) -> tuple[Grant, Span]:
         for field, value in how.items():
             if field in _CALLS_ONLY:
                 raise ConfigurationError(field, value, "is for request and submit, which make the call")
         session, waiter = self._open(name, options, how)[:2]
-        return Grant(waiter, await session.requests.wait(waiter), session.requests)
+        with ExitStack() as followed:
+            span = followed.enter_context(self._traces.follow("acquire", name, waiter.costs, waiter.priority))
+            grant = Grant(waiter, await session.requests.wait(waiter), session.requests)
+            span.granted(grant.waited)
+            followed.pop_all()
+        return grant, span
 
     @overload
     async def submit(
@@ -231,19 +238,21 @@ class RateLimiter(Durable):
             RedisUnavailable: If Redis refuses, or is away and `on_outage` is `"deny"` or `"raise"`.
         """
         if is_task(fn):
-            ticket, _ = await self._submit_task(name, fn, args, msgspec.structs.replace(options, **how), told=False)
+            ticket: Ticket[Any]
+            ticket = await self._submit_task(name, fn, args, msgspec.structs.replace(options, **how), attends=False)
             return ticket
         session, waiter, options = self._open(name, options, how, estimate=True)
         assert waiter.placing is not None
-        try:
-            await asyncio.shield(waiter.placing)
-        except asyncio.CancelledError:
-            session.requests.cancel(waiter, "caller")
-            raise
-        waiter.placing = None
-        if waiter.granted.done():
-            waiter.granted.result()
-        task = asyncio.create_task(make_call(session, waiter, fn, args, options), name=waiter.id)
+        with self._traces.follow("submit", name, waiter.costs, waiter.priority):
+            try:
+                await asyncio.shield(waiter.placing)
+            except asyncio.CancelledError:
+                session.requests.cancel(waiter, "caller")
+                raise
+            waiter.placing = None
+            if waiter.granted.done():
+                waiter.granted.result()
+            task = asyncio.create_task(make_call(session, waiter, fn, args, options), name=waiter.id)
         session.keep(task)
         return CallTicket(waiter, task, session.requests)
 

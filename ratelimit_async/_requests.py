@@ -29,6 +29,7 @@ from ratelimit_async._events import (
     Queued,
     Refunded,
     Rejected,
+    Unavailable,
 )
 from ratelimit_async._keys import encode_costs
 from ratelimit_async._local_queue import LocalQueue
@@ -365,13 +366,16 @@ class Requests:
             self.refund(waiter, charged)
             return
         waiter.granted.set_result(charged)
-        name, by = waiter.key.name, waiter.key.by
-        if charged.decision.shadow:
-            self.emit(Denied(name=name, by=by, reason=charged.decision.reason, shadow=True))
+        name, by, decision = waiter.key.name, waiter.key.by, charged.decision
+        if decision.shadow:
+            reason, source = decision.reason, decision.source
+            self.emit(
+                Denied(name=name, by=by, id=waiter.id, reason=reason, source=source, shadow=True, decision=decision)
+            )
         elif waited:
-            self.emit(Granted(name=name, by=by, id=waiter.id, waited=waited))
+            self.emit(Granted(name=name, by=by, id=waiter.id, waited=waited, decision=decision))
         else:
-            self.emit(Allowed(name=name, by=by, source=charged.decision.source))
+            self.emit(Allowed(name=name, by=by, id=waiter.id, source=decision.source, decision=decision))
 
     def _abandon(self, waiter: Waiter) -> bool:
         """Take a request out of everything, wherever it stands; whether it had not ended before."""
@@ -411,6 +415,8 @@ class Requests:
     def _fail(self, waiter: Waiter, error: BaseException) -> None:
         self._finish(waiter)
         if not waiter.granted.done():
+            if isinstance(error, RedisUnavailable):
+                self.emit(Unavailable(name=waiter.key.name, by=waiter.key.by, error=error.problem))
             _set_error(waiter.granted, error)
 
     def detach(self, sent: asyncio.Future[Any]) -> None:

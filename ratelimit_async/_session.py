@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ratelimit_async._options import Durability
     from ratelimit_async._settings import Settings
     from ratelimit_async._tasks import Registry
+    from ratelimit_async._tracing import Traces
     from ratelimit_async._waiter import Waiter
 
 __all__ = ["Session"]
@@ -51,10 +52,12 @@ class Session:
         settings: Settings,
         registry: Registry,
         emit: Emit,
+        traces: Traces,
         *,
         counts: bool,
     ) -> None:
         """Build the parts; `counts`: among the processes alive."""
+        self.traces = traces
         self.loop = asyncio.get_running_loop()
         self.client = secrets.token_urlsafe(8)
         names.enter(self.client)
@@ -84,7 +87,15 @@ class Session:
         self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.task_grace)
         self.task_tickets = TaskTickets(self.task_scripts, emit, self._spawn)
         self.worker = Worker(
-            self.scripts, self.task_scripts, names, registry, settings.task_slots, settings.lease, self.running, emit
+            self.scripts,
+            self.task_scripts,
+            names,
+            registry,
+            settings.task_slots,
+            settings.lease,
+            self.running,
+            emit,
+            traces,
         )
         self.listener = Listener(source, names.channels, self.client, self, emit)
         self.executor.on_next = self.processor.schedule

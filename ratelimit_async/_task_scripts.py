@@ -54,7 +54,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """An attempt at a task that this client may run; stamp: when it was charged, us."""
+    """An attempt at a task that this client may run; stamp: when it was charged, us; waited: until then, seconds."""
 
     own: str
     attempt: int
@@ -64,6 +64,7 @@ class Begun(msgspec.Struct, frozen=True):
     task: str
     payload: bytes
     token: str
+    waited: float
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -114,10 +115,11 @@ class TaskScripts:
         reply = await self._call(key, "begin", own, room)
         if not reply:
             return None
-        attempt, most, stamp, costs, task, payload, _ = reply
+        attempt, most, stamp, costs, task, payload, _, enqueued = reply
         token = f"{attempt}@{self._client}"
         name = plain_word(task.decode())
-        return Begun(own, int(attempt), int(most), int(stamp), costs.decode(), name, payload, token)
+        waited = max(int(stamp) - int(enqueued), 0) / 1e6
+        return Begun(own, int(attempt), int(most), int(stamp), costs.decode(), name, payload, token, waited)
 
     def decline(self, key: Key, own: str) -> asyncio.Future[Any]:
         """Give a grant to another worker: this one has no room."""

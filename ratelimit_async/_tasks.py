@@ -12,12 +12,12 @@ from ratelimit_async._errors import ConfigurationError
 from ratelimit_async._keys import escape_word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
 
     from ratelimit_async._config import Cost
 
-__all__ = ["MOST_BYTES", "Registry", "Task", "read_arguments"]
+__all__ = ["MOST_BYTES", "Registry", "Task", "add_carrier", "read_arguments", "read_carrier"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,8 +25,9 @@ R = TypeVar("R")
 # Of a task's arguments, and of its result.
 MOST_BYTES = 64 * 1024
 _MOST_ATTEMPTS = 1_000
-# What begins a payload: the form of the rest.
+# What begins a payload: the form of the rest; in the second, something travels with the arguments.
 _VERSION = b"\x01"
+_CARRIES = b"\x02"
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 _UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError)
 
@@ -101,7 +102,7 @@ class Task(Generic[P, R]):
 
     def decode(self, payload: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Read arguments back, by their annotations; raises ValueError that says which cannot be read."""
-        if payload[:1] != _VERSION:
+        if payload[:1] not in (_VERSION, _CARRIES):
             problem = f"written in form {payload[:1]!r}, which this version cannot read"
             raise ValueError(problem)
         try:
@@ -159,12 +160,33 @@ class Task(Generic[P, R]):
 def read_arguments(payload: bytes) -> tuple[list[Any], dict[str, Any]] | None:
     """Read arguments without knowing their types; None where they cannot be read."""
     try:
-        return _decode(payload) if payload[:1] == _VERSION else None
+        return _decode(payload) if payload[:1] in (_VERSION, _CARRIES) else None
     except _UNREADABLE:
         return None
 
 
+def add_carrier(payload: bytes, carrier: Mapping[str, str]) -> bytes:
+    """Have something travel with a task's arguments, if there is room for both."""
+    if not carrier:
+        return payload
+    travels = msgspec.convert(dict(carrier), dict[str, str])
+    both = _CARRIES + msgspec.msgpack.encode((msgspec.Raw(payload[1:]), travels))
+    return both if len(both) <= MOST_BYTES else payload
+
+
+def read_carrier(payload: bytes) -> dict[str, str]:
+    """Read what travels with a task's arguments; nothing where it cannot be read."""
+    if payload[:1] != _CARRIES:
+        return {}
+    try:
+        return msgspec.msgpack.decode(payload[1:], type=tuple[msgspec.Raw, dict[str, str]])[1]
+    except _UNREADABLE:
+        return {}
+
+
 def _decode(payload: bytes) -> tuple[list[Any], dict[str, Any]]:
+    if payload[:1] == _CARRIES:
+        return msgspec.msgpack.decode(payload[1:], type=tuple[tuple[list[Any], dict[str, Any]], msgspec.Raw])[0]
     return msgspec.msgpack.decode(payload[1:], type=tuple[list[Any], dict[str, Any]])
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._config import decode_cost
 from ratelimit_async._errors import RateLimitError, RedisUnavailable, Retry, RetryAfter
-from ratelimit_async._events import Dead, Finished, Lost, Paused, Retried, Started
+from ratelimit_async._events import Dead, Finished, Lost, Paused, Released, Retried, Started
 from ratelimit_async._functions import call_function
 from ratelimit_async._keys import encode_costs, parse_label, task_id
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ratelimit_async._scripts import Scripts
     from ratelimit_async._task_scripts import Begun, TaskScripts
     from ratelimit_async._tasks import Registry, Task
+    from ratelimit_async._tracing import Traces
 
 __all__ = ["Worker"]
 
@@ -38,12 +39,13 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 class _Attempt:
     """An attempt that runs here."""
 
-    __slots__ = ("begun", "cost", "ending", "key", "lost", "runner")
+    __slots__ = ("begun", "cost", "ending", "key", "lost", "runner", "since")
 
     def __init__(self, key: Key, begun: Begun, runner: asyncio.Task[Any]) -> None:
         self.key = key
         self.begun = begun
         self.runner = runner
+        self.since = asyncio.get_running_loop().time()
         self.cost: dict[str, int] | None = None
         self.ending = False
         self.lost = False
@@ -62,8 +64,10 @@ class Worker:
         lease: float,
         running: Running,
         emit: Emit,
+        traces: Traces,
     ) -> None:
         """Run nothing yet."""
+        self._traces = traces
         self._scripts = scripts
         self._tasks = task_scripts
         self._names = names
@@ -250,14 +254,25 @@ class Worker:
         key, begun = attempt.key, attempt.begun
         request_id = task_id(key.label, begun.own)
         task = self._registry.get(begun.task)
-        self._emit(Started(name=key.name, by=key.by, id=request_id, task=begun.task, attempt=begun.attempt))
-        started = asyncio.get_running_loop().time()
+        self._emit(
+            Started(
+                name=key.name,
+                by=key.by,
+                id=request_id,
+                task=begun.task,
+                attempt=begun.attempt,
+                waited=begun.waited,
+            )
+        )
         outcome, wait, error, result = "S", 0.0, "", b""
         try:
             if task is None:
                 outcome, error = "K", f"no task {begun.task!r} is registered"
             else:
-                result = await self._call(attempt, task)
+                follow = partial(self._traces.follow, "task", key.name, task=task.name, attempt=begun.attempt)
+                with follow(payload=begun.payload) as span:
+                    span.granted(begun.waited)
+                    result = await self._call(attempt, task)
         except asyncio.CancelledError:
             if attempt.lost:
                 self._release(attempt)
@@ -278,7 +293,7 @@ class Worker:
             wait = 0.0 if task is None else _backoff(task.backoff, begun.attempt)
         await self._finish(attempt, outcome, wait, error[:2_000], result)
         if outcome == "S":
-            took = asyncio.get_running_loop().time() - started
+            took = asyncio.get_running_loop().time() - attempt.since
             self._emit(Finished(name=key.name, by=key.by, id=request_id, task=begun.task, took=took))
 
     async def _call(self, attempt: _Attempt, task: Task[..., Any]) -> bytes:
@@ -310,7 +325,9 @@ class Worker:
                 Dead(name=key.name, by=key.by, id=request_id, task=begun.task, attempts=begun.attempt, error=error)
             )
         elif outcome == "F":
-            self._emit(Retried(name=key.name, by=key.by, id=request_id, retry=begun.attempt, error=error))
+            self._emit(
+                Retried(name=key.name, by=key.by, id=request_id, task=begun.task, retry=begun.attempt, error=error)
+            )
 
     async def _tell(self, attempt: _Attempt, outcome: str, wait: float, error: str, result: bytes) -> str:
         """Tell Redis how an attempt ended: what was done is not to be done again for an outage."""
@@ -330,6 +347,8 @@ class Worker:
     def _release(self, attempt: _Attempt) -> None:
         """Settle the true cost, and end what is counted while calls run."""
         key, begun = attempt.key, attempt.begun
+        held = asyncio.get_running_loop().time() - attempt.since
+        self._emit(Released(name=key.name, by=key.by, id=task_id(key.label, begun.own), held=held))
         true = begun.costs if attempt.cost is None else encode_costs(attempt.cost, key.config.usual)
         if key.config.holds or true != begun.costs:
             sent = self._scripts.adjust_task(key, begun.own, begun.stamp, begun.costs, true)

@@ -1255,14 +1255,21 @@ async def test_in_shadow_mode_events_tell_who_would_have_been_denied(url: str) -
         await limiter.request("a", number, 1, by="x")
         await limiter.hit("b")
         await limiter.hit("b")
-    denied = Denied(name="a", by="x", reason="limit", shadow=True)
-    assert [event for event in seen if isinstance(event, (Allowed, Denied))] == [
-        Allowed(name="a", by="x"),
-        Allowed(name="a", by="x"),
-        denied,
-        denied,
-        Allowed(name="b"),
-        Denied(name="b", reason="limit"),
+    decided = [event for event in seen if isinstance(event, (Allowed, Denied))]
+    assert [(type(event), event.name, event.by, event.decision.shadow) for event in decided] == [
+        (Allowed, "a", "x", False),
+        (Allowed, "a", "x", False),
+        (Denied, "a", "x", True),
+        (Denied, "a", "x", True),
+        (Allowed, "b", None, False),
+        (Denied, "b", None, False),
+    ]
+    # A hit is no request, which has an id.
+    assert [event.id is None for event in decided] == [True, False, True, False, True, True]
+    assert [(event.reason, event.shadow) for event in decided if isinstance(event, Denied)] == [
+        ("limit", True),
+        ("limit", True),
+        ("limit", False),
     ]
 
 

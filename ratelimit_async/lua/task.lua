@@ -9,7 +9,7 @@
 --          work: room (-1: this worker leaves), names, 'id token costs' of what it runs, grace (us)
 --          which: ids; outcome: 1: this client is told of its end; cancel: reason, percent-encoded, 1: only if it waits; dead: first, last; requeue; delete
 -- Reply:   submit: {'Q', position, estimate us}, {'F'} full, {'L'} too large, or as outcome where the id is known
---          begin: {attempts, most, stamp, costs, name, arguments, priority}, or '' where it is not to be run
+--          begin: {attempts, most, stamp, costs, name, arguments, priority, enqueued us}, or '' where it is not to be run
 --          finish: what it is now, Q, S, D; or '' where the token is not valid any more
 --          work: {tasks that have not ended, {ids not to be run any more}, {ids granted and not begun}}
 --          which: {{ids that have ended}, {ids that are not known}}
@@ -118,7 +118,8 @@ function ops.begin(group, id, room, _, _, _, _, again)
     end
     return ''
   end
-  return { task.attempts, task.most, int(task.stamp), task.costs, task.name, task.body, task.priority }
+  local at = int(task.enqueued)
+  return { task.attempts, task.most, int(task.stamp), task.costs, task.name, task.body, task.priority, at }
 end
 
 function ops.decline(group, id, room)
