@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 import msgspec
 
@@ -26,6 +26,7 @@ T = TypeVar("T")
 ByOf: TypeAlias = str | int | Callable[..., str | int | None] | None
 CostOf: TypeAlias = "Cost | Callable[..., Cost]"
 
+_METHODS: tuple[Any, ...] = (classmethod, staticmethod)
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _ANYTHING = inspect.Signature([inspect.Parameter(kind.name, kind) for kind in _VARIABLE])
 
@@ -47,9 +48,9 @@ def decorate(
     rules: Mapping[str, Callable[..., Any]],
 ) -> Any:
     """Make a function's calls requests; `rules` give options of a call from its arguments."""
-    if isinstance(fn, (classmethod, staticmethod)):
-        inner = cast("Callable[..., Any]", fn.__func__)
-        return type(fn)(decorate(inner, request, name, options, rules))
+    for kind in _METHODS:
+        if isinstance(fn, kind):
+            return kind(decorate(fn.__func__, request, name, options, rules))
     _check(fn)
     signature = _signature_of(fn)
     for field, rule in rules.items():
@@ -65,10 +66,10 @@ def decorate(
             own = msgspec.structs.replace(options, **given)
         return await request(name, partial(fn, **kwargs) if kwargs else fn, *args, options=own)
 
-    named = fn.func if isinstance(fn, partial) else fn
     # A callable object is known by its class.
     call.__name__ = call.__qualname__ = type(fn).__name__
-    wrapped = wraps(named, updated=("__dict__",) if inspect.isroutine(fn) else ())(call)
+    named: Any = getattr(fn, "func", fn)
+    wrapped: Any = wraps(named, updated=("__dict__",) if inspect.isroutine(fn) else ())(call)
     wrapped.__wrapped__ = fn
     return wrapped
 
