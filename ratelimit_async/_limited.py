@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -28,6 +29,8 @@ CostOf: TypeAlias = "Cost | Callable[..., Cost]"
 
 _METHODS: tuple[Any, ...] = (classmethod, staticmethod)
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+# Of what was decorated here: limits can stand on limits.
+_SIGNATURES: WeakKeyDictionary[Any, inspect.Signature] = WeakKeyDictionary()
 _ANYTHING = inspect.Signature([inspect.Parameter(kind.name, kind) for kind in _VARIABLE])
 
 
@@ -71,6 +74,7 @@ def decorate(
     named: Any = getattr(fn, "func", fn)
     wrapped: Any = wraps(named, updated=("__dict__",) if inspect.isroutine(fn) else ())(call)
     wrapped.__wrapped__ = fn
+    _SIGNATURES[wrapped] = signature
     return wrapped
 
 
@@ -86,7 +90,9 @@ def _check(fn: Any) -> None:
 
 
 def _signature_of(fn: Any) -> inspect.Signature:
-    """Give what it can truly be called with; of what is not written in Python that may not be known."""
+    """Give what it can truly be called with, which may differ from what a decorator shows; or else anything."""
+    if inspect.isfunction(fn) and fn in _SIGNATURES:
+        return _SIGNATURES[fn]
     try:
         return inspect.signature(fn, follow_wrapped=False)
     except ValueError:

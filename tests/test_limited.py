@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import pickle
 import threading
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import httpx
@@ -25,7 +25,7 @@ from ratelimit_async import (
 from tests.helpers import depth_is, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 LIMITS = {"a": "9/minute; 100 tokens/minute", "one": "1/minute"}
 
@@ -226,6 +226,43 @@ async def test_options_give_what_is_not_given_by_itself(url: str) -> None:
         await limiter.limited("a", options=options, by=None)(asyncio.sleep)(0)
         assert await used(limiter, by="u") == [4, 5]
         assert await used(limiter) == [1, 5]
+
+
+async def test_limits_on_limits_get_the_same_arguments(url: str) -> None:
+    limiter = RateLimiter(url, limits=LIMITS)
+    inner = limiter.limited("one", by=lambda user, n: f"one {user}")
+
+    @limiter.limited("a", by=lambda user, n: f"{user} {n}")
+    @inner
+    async def ask(user: str, n: int = 5) -> str:
+        return user * n
+
+    async with limiter:
+        assert await ask(user="x") == "xxxxx"
+        assert await used(limiter, by="x 5") == [1, 0]
+        assert await used(limiter, "one", by="one x") == [1]
+    with pytest.raises(ConfigurationError, match=r"by: must take the same arguments as the function, \(user:"):
+        limiter.limited("a", by=one_argument)(ask)
+
+
+async def test_what_another_decorator_passes_on_is_left_to_it(url: str) -> None:
+    limiter = RateLimiter(url, limits=LIMITS)
+
+    def injecting(fn: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(fn)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await fn("session", *args, **kwargs)
+
+        return call
+
+    @limiter.limited("a", by=lambda user: user)
+    @injecting
+    async def ask(session: str, user: str) -> str:
+        return f"{session} of {user}"
+
+    async with limiter:
+        assert await ask("ann") == await ask(user="ann") == "session of ann"
+        assert await used(limiter, by="ann") == [2, 0]
 
 
 # ---- methods and other things that can be called ----
