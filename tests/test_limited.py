@@ -135,7 +135,7 @@ async def test_what_the_function_raises_passes_through_and_retries_are_those_of_
 
     @limiter.limited(
         "a",
-        cost={"tokens": 50},
+        cost={"tokens": 20},
         settle=lambda answer: answer if isinstance(answer, dict) else {"tokens": 0},
         on_result=lambda answer: RetryAfter(0.01) if answer == 429 else None,
         options=RequestOptions(retry_on=OSError, max_retries=1, backoff=0.01),
