@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 from weakref import WeakKeyDictionary
@@ -74,6 +75,9 @@ def decorate(
     named: Any = getattr(fn, "func", fn)
     wrapped: Any = wraps(named, updated=("__dict__",) if inspect.isroutine(fn) else ())(call)
     wrapped.__wrapped__ = fn
+    # Read here, as not everybody reads them where the function stands, such as older FastAPIs; some cannot be read yet.
+    with suppress(Exception):
+        wrapped.__signature__ = inspect.signature(fn, eval_str=True)
     _SIGNATURES[wrapped] = signature
     return wrapped
 
