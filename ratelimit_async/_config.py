@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
@@ -53,11 +53,12 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
             that is not better than the newcomer's goes; `"drop_lowest"`: the newest of the worst priority that is worse
             than the newcomer's goes. The caller that goes gets RequestDropped; if there is none, QueueFull.
         priorities: Levels; 0 goes first, the last is `priorities - 1`.
-        timeout: Seconds that a request waits at most if it does not say otherwise; None: without bound.
+        timeout: Seconds, or a `timedelta`, that a request waits at most if it does not say otherwise; None: without
+            bound.
         fail_fast: Whether a request that cannot be served before its timeout is refused at once, if it does not say
             otherwise.
-        max_wait_before_promotion: Seconds after which a waiter is lifted to the next better level, and again after as
-            long in that one; None: never.
+        max_wait_before_promotion: Seconds, or a `timedelta`, after which a waiter is lifted to the next better level,
+            and again after as long in that one; None: never.
 
     Raises:
         ConfigurationError: If a field cannot be used.
@@ -69,6 +70,20 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = 300.0
     fail_fast: bool = False
     max_wait_before_promotion: float | None = None
+
+    if TYPE_CHECKING:
+        # What may be given is more than what is kept; a test holds the one against the other.
+        def __init__(
+            self,
+            *,
+            max_size: int = 1000,
+            overflow: Overflow = "reject",
+            priorities: int = 3,
+            timeout: float | timedelta | None = 300.0,
+            fail_fast: bool = False,
+            max_wait_before_promotion: float | timedelta | None = None,
+        ) -> None:
+            """Check every field."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -85,8 +100,8 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, field, seconds)
 
 
-class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
-    """What a name allows, and how its requests wait.
+class RateLimitConfig(msgspec.Struct, frozen=True, dict=True):
+    """What a name allows, and how its requests wait; equal to one that means the same, however that was written.
 
     Args:
         limits: A text, tuple, mapping, `Limit`, or a list of them; kept as a tuple of `Limit`s.
@@ -101,30 +116,44 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
         ConfigurationError: If a field cannot be used.
     """
 
-    # Whatever decode_limits reads may be given; what is kept are Limits.
-    limits: Any
-    # A QueueConfig once it is read.
-    queue: Any = msgspec.field(default_factory=QueueConfig)
+    limits: tuple[Limit, ...]
+    queue: QueueConfig = msgspec.field(default_factory=QueueConfig)
     enforce: bool = True
     denial_cache: bool = False
-    # Configurations of the same kind once it is read.
-    by: Any = msgspec.field(default_factory=dict[str, Any])
+    by: dict[str, RateLimitConfig] = msgspec.field(default_factory=dict[str, "RateLimitConfig"])
     on_outage: OnOutage = "local"
+
+    if TYPE_CHECKING:
+        # What may be given is more than what is kept; a test holds the one against the other.
+        def __init__(
+            self,
+            limits: object,
+            queue: QueueConfig | Mapping[str, Any] = QueueConfig(),  # noqa: B008
+            enforce: bool = True,
+            denial_cache: bool = False,
+            by: Mapping[str, object] | Mapping[int, object] = {},
+            on_outage: OnOutage = "local",
+        ) -> None:
+            """Decode what is given."""
+
+    def __hash__(self) -> int:
+        """Go by all but the subjects, which are a mapping."""
+        return hash((self.limits, self.queue, self.enforce, self.denial_cache, self.on_outage))
 
     @property
     def parsed(self) -> tuple[Limit, ...]:
-        """The limits, by their type."""
-        return cast("tuple[Limit, ...]", self.limits)
+        """The limits."""
+        return self.limits
 
     @property
     def waits(self) -> QueueConfig:
-        """The queue, by its type."""
-        return cast("QueueConfig", self.queue)
+        """The queue."""
+        return self.queue
 
     @property
     def subjects(self) -> dict[str, RateLimitConfig]:
-        """The configurations of single subjects, by their type."""
-        return cast("dict[str, RateLimitConfig]", self.by)
+        """The configurations of single subjects."""
+        return self.by
 
     @cached_property
     def usual(self) -> dict[str, int]:
@@ -157,9 +186,10 @@ class RateLimitConfig(msgspec.Struct, frozen=True, eq=False, dict=True):
             raise ConfigurationError("by", by, "must be a mapping from subjects to what they are allowed")
         subjects: dict[str, RateLimitConfig] = {}
         for subject, spec in cast("Mapping[object, object]", by).items():
+            # Looked at before it is read: it may hold itself.
+            if inner := _subjects_of(spec):
+                raise ConfigurationError(f"by[{subject!r}].by", inner, "a subject has no subjects")
             config = decode_config(spec, f"by[{subject!r}]")
-            if config.by:
-                raise ConfigurationError(f"by[{subject!r}].by", config.by, "a subject has no subjects")
             subjects[cast("str", decode_subject(subject))] = config
         msgspec.structs.force_setattr(self, "by", subjects)
 
@@ -194,6 +224,12 @@ def assign_slots(limits: tuple[Limit, ...], before: tuple[Limit, ...], slots: tu
         if limit not in assigned:
             assigned[limit] = next(slot for slot in range(len(limits) + len(slots) + 1) if slot not in taken)
     return tuple(assigned[limit] for limit in limits)
+
+
+def _subjects_of(spec: object) -> object:
+    if isinstance(spec, RateLimitConfig):
+        return spec.by
+    return cast("Mapping[str, object]", spec).get("by") if isinstance(spec, Mapping) else None
 
 
 def _fields_of(spec: object, of: type[msgspec.Struct], field: str, what: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,6 +38,13 @@ def shown(value: object) -> str:
     except Exception:  # noqa: BLE001 - an int of 5,000 digits has no repr; that must not hide what is wrong with it
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _decode_seconds(field: str, seconds: object) -> float:
+    value = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
+        raise ConfigurationError(field, seconds, "must be seconds, 0 or more, or a timedelta")
+    return float(value)
 
 
 class RateLimitError(Exception):
@@ -98,18 +106,16 @@ class RetryAfter(RateLimitError):
     `max_retries` times; then this error passes through.
 
     Args:
-        seconds: How long, from now on.
+        seconds: How long, from now on; or a `timedelta`.
 
     Raises:
         ConfigurationError: If that is no time.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float | timedelta) -> None:
         """Keep the seconds."""
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
-            raise ConfigurationError("seconds", seconds, "must be seconds, 0 or more")
-        super().__init__(seconds)
-        self.seconds = seconds
+        self.seconds = _decode_seconds("seconds", seconds)
+        super().__init__(self.seconds)
 
     def __str__(self) -> str:
         """Say how long."""
@@ -120,18 +126,16 @@ class Retry(RateLimitError):
     """For durable tasks to raise: try this one again, at the front of its priority; it counts as an attempt.
 
     Args:
-        after: Seconds until then.
+        after: Seconds until then, or a `timedelta`.
 
     Raises:
         ConfigurationError: If that is no time.
     """
 
-    def __init__(self, after: float = 0.0) -> None:
+    def __init__(self, after: float | timedelta = 0.0) -> None:
         """Keep the seconds."""
-        if isinstance(after, bool) or not isinstance(after, (int, float)) or not 0 <= after < math.inf:
-            raise ConfigurationError("after", after, "must be seconds, 0 or more")
-        super().__init__(after)
-        self.after = after
+        self.after = _decode_seconds("after", after)
+        super().__init__(self.after)
 
     def __str__(self) -> str:
         """Say when."""

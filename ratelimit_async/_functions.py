@@ -18,7 +18,8 @@ async def call_function(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: M
     """Await an async function; run a plain one in a worker thread."""
     if kwargs:
         fn = partial(fn, **kwargs)
-    if inspect.iscoroutinefunction(inspect.unwrap(getattr(fn, "func", fn))):
+    called = getattr(fn, "func", fn)
+    if inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(inspect.unwrap(called)):
         return await fn(*args)
     result = await to_thread.run_sync(fn, *args)
     # A lambda around a coroutine, or a callable object, shows itself only now.

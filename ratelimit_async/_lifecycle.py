@@ -74,9 +74,9 @@ class Lifecycle:
             **settings: `prefix` of all keys (`"rl"`); `processor` (True: grants for others too, and runs tasks);
                 `batch_size` (most grants per script call, 100); `task_slots` (most durable tasks that this process runs
                 at once, 100); `durability` of tasks (`"primary"`, or `"replicated"`: a submission is confirmed by as
-                many `replicas`, 1); and in seconds `poll_interval` (1.0), `lease` (5.0), `connect_timeout` (5.0),
-                `command_timeout` (1.5), `shutdown_timeout` (10.0) and `task_grace` (30.0: after which a task whose name
-                no running process has goes to the dead letters).
+                many `replicas`, 1); and in seconds, or as a `timedelta`, `poll_interval` (1.0),
+                `lease` (5.0), `connect_timeout` (5.0), `command_timeout` (1.5), `shutdown_timeout` (10.0) and
+                `task_grace` (30.0: after which a task whose name no running process has goes to the dead letters).
 
         Raises:
             ConfigurationError: If any of it cannot be used; it names the field and the value.

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 
 import msgspec
 
 from ratelimit_async._calls import make_call
-from ratelimit_async._config import decode_priority, decode_timeout
+from ratelimit_async._config import decode_cost, decode_name, decode_priority, decode_subject, decode_timeout
 from ratelimit_async._durable import Durable, is_task
 from ratelimit_async._errors import ConfigurationError, UnknownRequest
 from ratelimit_async._grants import Acquire, CallTicket, Grant, Running, Ticket
 from ratelimit_async._keys import parse_request_id
-from ratelimit_async._options import AcquireArguments, RequestArguments, RequestOptions, Unset
+from ratelimit_async._limited import decorate
+from ratelimit_async._options import UNSET, AcquireArguments, RequestArguments, RequestOptions, Unset
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Unpack
 
     from ratelimit_async._config import Cost
+    from ratelimit_async._limited import ByOf, CostOf, LimitedDecorator
+    from ratelimit_async._options import LimitedArguments
     from ratelimit_async._session import Session
     from ratelimit_async._tracing import Span
     from ratelimit_async._values import Decision
@@ -256,6 +260,53 @@ class RateLimiter(Durable):
         session.keep(task)
         return CallTicket(waiter, task, session.requests)
 
+    def limited(
+        self,
+        name: str,
+        *,
+        by: ByOf | Unset = UNSET,
+        cost: CostOf | Unset = UNSET,
+        options: RequestOptions = _DEFAULTS,
+        **how: Unpack[LimitedArguments],
+    ) -> LimitedDecorator:
+        """Make every call of a function a request: `@limiter.limited("openai")`.
+
+        For functions and methods, async or plain; a plain one becomes async and runs in a worker thread. Generators are
+        refused.
+
+        Args:
+            name: As in `request`; it has to be configured already where names without a configuration are errors.
+            by: As in `request`; or a function that gets all arguments of the call, also `self` and those that are left
+                at their defaults.
+            cost: The same.
+            priority: As in `request`; LOWER goes first.
+            timeout: As in `request`, seconds.
+            fail_fast: As in `request`.
+            settle: As in `request`; and so are `on_result`, `retry_on`, `max_retries`, `backoff`.
+            options: As in `request`.
+
+        Returns:
+            A decorator; what it gives is called like the function, and gives and raises what `request` does.
+
+        Raises:
+            ConfigurationError: If an argument or the function cannot be used.
+        """
+        if callable(name):
+            raise ConfigurationError("name", name, 'is missing: write @limiter.limited("name")')
+        rules = {field: given for field, given in (("by", by), ("cost", cost)) if callable(given)}
+        given = {"by": by, "cost": cost, **how}
+        given = {field: one for field, one in given.items() if not isinstance(one, Unset) and field not in rules}
+        options = msgspec.structs.replace(options, **given)
+        _refuse_task_options(options)
+        decode_timeout(None if isinstance(options.timeout, Unset) else options.timeout)
+        subject = None if "by" in rules else decode_subject(options.by)
+        config = self._catalog.find(decode_name(name), subject).config
+        # A subject that is known only by the call may have other limits.
+        if "by" not in rules or not config.subjects:
+            decode_priority(options.priority, config.waits.priorities)
+            decode_cost(1 if "cost" in rules else options.cost, config, limited=False)
+        return partial(decorate, request=self.request, name=name, options=options, rules=rules)
+
     async def cancel(self, request_id: str) -> None:
         """Cancel a waiting request by its id, from any process; its caller gets `RequestCancelled`.
 
@@ -286,9 +337,7 @@ class RateLimiter(Durable):
     ) -> tuple[Session, Waiter, RequestOptions]:
         if how:
             options = msgspec.structs.replace(options, **how)
-        for field in ("id", "durability"):
-            if getattr(options, field) != getattr(_DEFAULTS, field):
-                raise ConfigurationError(field, getattr(options, field), "is for durable tasks")
+        _refuse_task_options(options)
         session, key, costs = self._prepare(name, options.by, options.cost)
         queue = key.config.waits
         timeout, fast = options.timeout, options.fail_fast
@@ -301,3 +350,9 @@ class RateLimiter(Durable):
             fail_fast=queue.fail_fast if isinstance(fast, Unset) else fast,
         )
         return session, waiter, options
+
+
+def _refuse_task_options(options: RequestOptions) -> None:
+    for field in ("id", "durability"):
+        if getattr(options, field) != getattr(_DEFAULTS, field):
+            raise ConfigurationError(field, getattr(options, field), "is for durable tasks")

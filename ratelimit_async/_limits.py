@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from math import gcd
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, cast, get_args
 
 import msgspec
 
@@ -21,6 +21,8 @@ MOST = 2**40
 _ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 _LONGEST_PERIOD = 3660 * 86_400
 _MOST_LIMITS = 8
+# Of lists within lists.
+_DEEPEST = 8
 _UNIT = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _PERIODS = {
     "ms": 0.001,
@@ -64,7 +66,7 @@ class LimitOptions(TypedDict, total=False):
     unit: str
     burst: int | None
     count_from: CountFrom
-    guard: float
+    guard: float | timedelta
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -80,7 +82,7 @@ class Limit(msgspec.Struct, frozen=True):
         burst: For `"token_bucket"`: how much passes at once after a rest; by default the amount.
         count_from: `"start"`: a call counts from its grant; `"finish"`: it counts while it runs, and for a period after
             it has ended, so that an upstream which counts arrivals never sees more than the amount.
-        guard: Seconds by which the period is counted longer, against callers that wake up late.
+        guard: Seconds, or a `timedelta`, by which the period is counted longer, against callers that wake up late.
 
     Raises:
         ConfigurationError: If a field cannot be used.
@@ -93,6 +95,20 @@ class Limit(msgspec.Struct, frozen=True):
     burst: int | None = None
     count_from: CountFrom = "start"
     guard: float = 0.0
+
+    if TYPE_CHECKING:
+        # What may be given is more than what is kept; a test holds the one against the other.
+        def __init__(
+            self,
+            amount: int,
+            period: float | timedelta = 0.0,
+            algorithm: Algorithm = "sliding_window",
+            unit: str = "",
+            burst: int | None = None,
+            count_from: CountFrom = "start",
+            guard: float | timedelta = 0.0,
+        ) -> None:
+            """Check every field."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -176,8 +192,10 @@ def _check_limit(limit: Limit) -> None:
     concurrent = algorithm == "concurrent"
     if not concurrent:
         _keep_seconds(limit, "period", 0.001)
-    elif isinstance(limit.period, bool) or limit.period != 0:
+    elif isinstance(limit.period, bool) or limit.period not in (0, timedelta()):
         raise ConfigurationError("period", limit.period, "must be 0 for 'concurrent', which has none")
+    else:
+        msgspec.structs.force_setattr(limit, "period", 0.0)
     _keep_seconds(limit, "guard", 0.0)
     if limit.guard and algorithm in ("concurrent", "fixed_window"):
         raise ConfigurationError("guard", limit.guard, f"cannot lengthen {algorithm!r}")
@@ -207,7 +225,7 @@ def _keep_seconds(limit: Limit, field: str, least: float) -> None:
     given: object = getattr(limit, field)
     value = given.total_seconds() if isinstance(given, timedelta) else given
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= _LONGEST_PERIOD:
-        raise ConfigurationError(field, given, f"must be seconds from {least:g} to {_LONGEST_PERIOD}")
+        raise ConfigurationError(field, given, f"must be seconds from {least:g} to {_LONGEST_PERIOD}, or a timedelta")
     # What counts is whole microseconds; keeping no more makes equal limits equal.
     msgspec.structs.force_setattr(limit, field, round(float(value), 6))
 
@@ -289,7 +307,7 @@ def decode_limits(spec: object, field: str) -> tuple[Limit, ...]:
     return limits
 
 
-def _decode(spec: object, field: str) -> list[Limit]:
+def _decode(spec: object, field: str, depth: int = 0) -> list[Limit]:
     if isinstance(spec, Limit):
         return [spec]
     if isinstance(spec, str):
@@ -300,7 +318,9 @@ def _decode(spec: object, field: str) -> list[Limit]:
         items = cast("Sequence[object]", spec)
         if isinstance(items, tuple) and len(items) == 2 and not isinstance(items[0], _SPECS):
             return [_made(field, items, {"amount": items[0], "period": items[1]})]
-        return [limit for i, item in enumerate(items) for limit in _decode(item, f"{field}[{i}]")]
+        if depth == _DEEPEST:
+            raise ConfigurationError(field, items, f"is a list within {depth} lists, or within itself")
+        return [limit for i, item in enumerate(items) for limit in _decode(item, f"{field}[{i}]", depth + 1)]
     problem = "must be a text such as '500/minute', (amount, seconds), a mapping, a Limit, or a list of them"
     raise ConfigurationError(field, spec, problem)
 

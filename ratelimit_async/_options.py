@@ -12,7 +12,16 @@ import msgspec
 from ratelimit_async._config import Cost, Priority, check_switch, decode_name, decode_seconds
 from ratelimit_async._errors import ConfigurationError, RetryAfter
 
-__all__ = ["UNSET", "AcquireArguments", "Durability", "RequestArguments", "RequestOptions", "Unset", "check_durability"]
+__all__ = [
+    "UNSET",
+    "AcquireArguments",
+    "Durability",
+    "LimitedArguments",
+    "RequestArguments",
+    "RequestOptions",
+    "Unset",
+    "check_durability",
+]
 
 Durability: TypeAlias = Literal["primary", "replicated"]
 
@@ -77,23 +86,33 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
             check_durability(self.durability)
 
 
-class AcquireArguments(TypedDict, total=False):
-    """What `acquire` takes as keywords, for type checkers; a test holds it against RequestOptions."""
+class WaitArguments(TypedDict, total=False):
+    """How a request waits, as keywords for type checkers."""
 
-    by: str | int | None
-    cost: Cost
     priority: Priority
     timeout: float | timedelta | None
     fail_fast: bool
 
 
-class RequestArguments(AcquireArguments, total=False):
-    """The same for `request` and `submit`."""
+class AcquireArguments(WaitArguments, total=False):
+    """What `acquire` takes as keywords, for type checkers; a test holds it against RequestOptions."""
+
+    by: str | int | None
+    cost: Cost
+
+
+class LimitedArguments(WaitArguments, total=False):
+    """The same for `limited`, beside `by` and `cost`, which it takes as functions too."""
 
     settle: Callable[[Any], Cost | None] | None
     on_result: Callable[[Any], RetryAfter | None] | None
     retry_on: type[Exception] | tuple[type[Exception], ...]
     max_retries: int
     backoff: float | timedelta
+
+
+class RequestArguments(AcquireArguments, LimitedArguments, total=False):
+    """The same for `request` and `submit`."""
+
     id: str | None
     durability: Durability

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
+from ratelimit_async._config import decode_seconds
 from ratelimit_async._errors import ConfigurationError
 from ratelimit_async._options import Durability, check_durability
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from typing import Unpack
 
 __all__ = ["Settings", "SettingsArguments"]
 
@@ -19,19 +23,19 @@ class SettingsArguments(TypedDict, total=False):
     prefix: str
     processor: bool
     batch_size: int
-    poll_interval: float
-    lease: float
-    connect_timeout: float
-    command_timeout: float
-    shutdown_timeout: float
+    poll_interval: float | timedelta
+    lease: float | timedelta
+    connect_timeout: float | timedelta
+    command_timeout: float | timedelta
+    shutdown_timeout: float | timedelta
     task_slots: int
-    task_grace: float
+    task_grace: float | timedelta
     durability: Durability
     replicas: int
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What RateLimiter takes beside its limits; times in seconds."""
+    """What RateLimiter takes beside its limits; times in seconds, or given as a `timedelta`."""
 
     prefix: str = "rl"
     processor: bool = True
@@ -46,6 +50,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     task_grace: float = 30.0
     durability: Durability = "primary"
     replicas: int = 1
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **settings: Unpack[SettingsArguments]) -> None:
+            """Check every field."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -67,10 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ("task_grace", 0.0),
         ):
             value = getattr(self, field)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not math.isfinite(value)
-                or not least <= value <= 86_400
-            ):
-                raise ConfigurationError(field, value, f"must be seconds from {least} to 86400")
+            seconds = decode_seconds(field, value)
+            if not least <= seconds <= 86_400:
+                raise ConfigurationError(field, value, f"must be seconds from {least} to 86400, or a timedelta")
+            msgspec.structs.force_setattr(self, field, seconds)

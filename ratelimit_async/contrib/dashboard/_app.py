@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ratelimit_async import ConfigurationError, RateLimiter
+from ratelimit_async._config import decode_seconds
 from ratelimit_async.contrib.dashboard._access import Access
 from ratelimit_async.contrib.dashboard._actions import act
 from ratelimit_async.contrib.dashboard._details import Details
@@ -23,6 +24,7 @@ from ratelimit_async.contrib.dashboard._views import describe, describe_key, fin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from datetime import timedelta
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -53,7 +55,7 @@ def dashboard(
     token: str | None = None,
     authorize: Authorize | None = None,
     read_only: bool = True,
-    interval: float = 2.0,
+    interval: float | timedelta = 2.0,
 ) -> Starlette:
     """Make a web page of a limiter, as an application to mount in one's own, which enters the limiter.
 
@@ -64,7 +66,8 @@ def dashboard(
         authorize: In place of a token: says of each request whether it may, or raises an HTTPException. Actions are
             POST requests, so it can tell them apart.
         read_only: False: the page also pauses, resumes, resets, and requeues or deletes dead letters.
-        interval: Seconds between looks at Redis, 0.1 to 60; one for all viewers, none without viewers.
+        interval: Seconds, or a `timedelta`, between looks at Redis, 0.1 to 60; one for all viewers, none without
+            viewers.
 
     Returns:
         An ASGI application. Where it runs by itself, it enters the limiter.
@@ -74,11 +77,12 @@ def dashboard(
     """
     if not isinstance(limiter, RateLimiter):
         raise ConfigurationError("limiter", limiter, "must be a RateLimiter")
-    if isinstance(interval, bool) or not isinstance(interval, (int, float)) or not 0.1 <= interval <= 60:
+    seconds = decode_seconds("interval", interval)
+    if not 0.1 <= seconds <= 60:
         raise ConfigurationError("interval", interval, "must be from 0.1 to 60 seconds")
     if not isinstance(read_only, bool):
         raise ConfigurationError("read_only", read_only, "must be True or False")
-    page = _Page(limiter, Access(token, authorize), read_only=read_only, interval=interval)
+    page = _Page(limiter, Access(token, authorize), read_only=read_only, interval=seconds)
     application = Starlette(
         routes=[
             Route("/", page.index),

@@ -7,9 +7,13 @@ import os
 import secrets
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from ratelimit_async import ConfigurationError, RateLimiter
 from ratelimit_async.contrib.dashboard._app import dashboard
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 __all__ = ["serve"]
 
@@ -23,7 +27,7 @@ async def serve(
     port: int = 8765,
     token: str | None = None,
     read_only: bool = True,
-    interval: float = 2.0,
+    interval: float | timedelta = 2.0,
 ) -> None:
     """Serve the page until SIGINT or SIGTERM; this process grants for nobody and runs no tasks.
 
