@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 
@@ -185,11 +184,14 @@ class RateLimiter(Durable):
             if field in _CALLS_ONLY:
                 raise ConfigurationError(field, value, "is for request and submit, which make the call")
         session, waiter = self._open(name, options, how)[:2]
-        with ExitStack() as followed:
-            span = followed.enter_context(self._traces.follow("acquire", name, waiter.costs, waiter.priority))
+        span = self._traces.follow("acquire", name, waiter.costs, waiter.priority).__enter__()
+        # An ExitStack would take as much memory as all else of a request that waits.
+        try:
             grant = Grant(waiter, await session.requests.wait(waiter), session.requests)
-            span.granted(grant.waited)
-            followed.pop_all()
+        except BaseException as error:
+            span.__exit__(type(error), error, error.__traceback__)
+            raise
+        span.granted(grant.waited)
         return grant, span
 
     @overload
