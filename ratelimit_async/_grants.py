@@ -235,26 +235,22 @@ def _done(stamp: int) -> asyncio.Future[int]:
 class Acquire:
     """A request for capacity: await it for a Grant, or use it as `async with ... as grant`."""
 
-    __slots__ = ("_asked", "_grant", "_held", "_running", "_span", "_start")
+    __slots__ = ("_asked", "_grant", "_held", "_span", "_start")
 
-    def __init__(
-        self, start: Callable[..., Awaitable[tuple[Grant, Span]]], running: Callable[[], Running], *asked: Any
-    ) -> None:
+    def __init__(self, start: Callable[..., Awaitable[tuple[Grant, Span, Running]]], *asked: Any) -> None:
         """Send nothing until awaited or entered; `asked`: what to start with."""
         self._start = start
-        self._running = running
         self._asked = asked
 
     def __await__(self) -> Generator[Any, Any, Grant]:
         """Wait for the grant."""
-        grant, span = yield from self._start(*self._asked).__await__()
+        grant, span, _ = yield from self._start(*self._asked).__await__()
         span.__exit__(None, None, None)
         return grant
 
     async def __aenter__(self) -> Grant:
         """Wait for the grant; the limiter does not end before the block does."""
-        self._grant, self._span = await self._start(*self._asked)
-        self._held = self._running()
+        self._grant, self._span, self._held = await self._start(*self._asked)
         self._held.__enter__()
         return self._grant
 

@@ -174,16 +174,13 @@ class RateLimiter(Durable):
             Something to await or to enter; either gives a `Grant` or raises what `request` does. A grant that was
             awaited ends with its `release()`; where limits count running calls they count it until then.
         """
-        return Acquire(self._acquire, self._running, name, options, how)
-
-    def _running(self) -> Running:
-        return self._live().running
-
-    async def _acquire(self, name: str, options: RequestOptions, how: Mapping[str, Any]) -> tuple[Grant, Span]:
         for field, value in how.items():
             if field in _CALLS_ONLY:
                 raise ConfigurationError(field, value, "is for request and submit, which make the call")
-        session, waiter = self._open(name, options, how)[:2]
+        return Acquire(self._acquire, name, msgspec.structs.replace(options, **how) if how else options)
+
+    async def _acquire(self, name: str, options: RequestOptions) -> tuple[Grant, Span, Running]:
+        session, waiter, _ = self._open(name, options, {})
         span = self._traces.follow("acquire", name, waiter.costs, waiter.priority).__enter__()
         # An ExitStack would take as much memory as all else of a request that waits.
         try:
@@ -192,7 +189,7 @@ class RateLimiter(Durable):
             span.__exit__(type(error), error, error.__traceback__)
             raise
         span.granted(grant.waited)
-        return grant, span
+        return grant, span, session.running
 
     @overload
     async def submit(
