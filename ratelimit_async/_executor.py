@@ -175,7 +175,8 @@ class Executor:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._write(wire))
             group.create_task(self._read(wire))
-            group.create_task(self._watch())
+            if not self._source.embedded:
+                group.create_task(self._watch())
 
     async def _write(self, wire: Wire) -> None:
         loop = asyncio.get_running_loop()

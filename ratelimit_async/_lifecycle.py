@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ratelimit_async._tasks import Registry
 from ratelimit_async._tracing import Traces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Self, Unpack
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from ratelimit_async._settings import SettingsArguments
     from ratelimit_async._tracing import Tracing
 
-__all__ = ["Lifecycle"]
+__all__ = ["Lifecycle", "elsewhere"]
 
 
 _MOST_NOTED = 1_000
@@ -92,6 +93,7 @@ class Lifecycle:
         self._events = Events(tuple(hooks))
         self._traces = Traces(tracing)
         self._registry = Registry()
+        self._adapt: Callable[[RateLimitConfig], RateLimitConfig] | None = None
         self._names = KeyNames(self._settings.prefix, self._find, self._events.emit)
         self._session: Session | None = None
 
@@ -181,6 +183,30 @@ class Lifecycle:
         """
         return cls(**{**load_environment(os.environ if environ is None else environ), **overrides})
 
+    @contextlib.contextmanager
+    def _elsewhere(
+        self,
+        url: str,
+        *,
+        adapt: Callable[[RateLimitConfig], RateLimitConfig] | None = None,
+        **settings: Unpack[SettingsArguments],
+    ) -> Generator[None]:
+        """Use another Redis for a while, under other settings and adapted configurations."""
+        if self._session is not None:
+            raise ConfigurationError("limiter", self, "is entered already")
+        before = {field: vars(self)[field] for field in ("_settings", "_source", "_adapt", "_names")}
+        self._source = source_of(url, None, self._settings.connect_timeout)
+        self._settings = msgspec.structs.replace(self._settings, **settings)
+        self._adapt = adapt
+        # What a process remembers of its keys is of one Redis.
+        self._names = KeyNames(self._settings.prefix, self._find, self._events.emit)
+        try:
+            yield
+        finally:
+            vars(self).update(before)
+        if self._session is not None:
+            raise ConfigurationError("limiter", self, "is entered still")
+
     # ---- within ----
 
     def _live(self) -> Session:
@@ -196,7 +222,7 @@ class Lifecycle:
             if len(self._defaulted) < _MOST_NOTED:
                 self._defaulted.add(name)
             self._events.emit(Defaulted(name=name, limits="; ".join(map(str, found.config.parsed))))
-        return found.config
+        return found.config if self._adapt is None else self._adapt(found.config)
 
     def _key_of(self, name: object, by: object) -> Key:
         # What was found lately has been checked then.
@@ -208,3 +234,7 @@ class Lifecycle:
         key = self._key_of(name, by)
         # What is not enforced denies nothing, not even what could never pass.
         return session, key, decode_cost(cost, key.config, limited=key.config.enforce)
+
+
+# For tests of what uses a limiter: no part of the face.
+elsewhere = Lifecycle._elsewhere  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]

@@ -79,9 +79,11 @@ class Listener:
 
     async def _read(self, wire: Wire) -> None:
         asked = False
+        # The embedded server is silent when it has nothing to say.
+        patience = None if self._source.embedded else _SILENCE
         while True:
             try:
-                async with asyncio.timeout(_SILENCE):
+                async with asyncio.timeout(patience):
                     message = await wire.read_response(disable_decoding=True, disconnect_on_error=False)
             except TimeoutError:
                 if asked:

@@ -21,7 +21,7 @@ from ratelimit_async import (
     RequestTimeout,
     UnknownRequest,
 )
-from tests.helpers import CLEAN, depth_is, eventually, is_paused, leftovers, number
+from tests.helpers import CLEAN, client_of, depth_is, eventually, is_paused, leftovers, number
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -396,3 +396,19 @@ async def test_events_tell_what_happens(url: str) -> None:
             await limiter.request("a", number, 1, cost=2, timeout=0)
     expected = ["Connected", "Allowed", "Denied", "Queued", "Rejected", "Granted", "Expired"]
     assert [name for name in expected if name not in seen] == []
+
+
+async def test_who_waits_is_kept_until_a_long_lease_is_renewed(url: str) -> None:
+    async with (
+        RateLimiter(url, limits={"a": "1/day"}, lease=3000) as patient,
+        RateLimiter(url, limits={"a": "1/day"}) as other,
+        client_of(url) as client,
+    ):
+        await patient.hit("a")
+        tickets = [await limiter.submit("a", asyncio.sleep, 0, timeout=None) for limiter in (patient, other)]
+        lives = {key.rpartition("}:")[2]: await client.pttl(key) async for key in client.scan_iter()}
+        # A lease is renewed each third of itself.
+        assert {part: life for part, life in lives.items() if part in ("q1", "c") and life <= 1_000_000} == {}
+        assert {"q1", "c"} <= lives.keys()
+        for ticket in tickets:
+            ticket.cancel()

@@ -93,7 +93,7 @@ local function commit(group, grants, pops)
     end
     redis.call('HSET', group.records, unpack(records))
     redis.call('ZADD', group.leases, unpack(leases))
-    keep_records(group, life + client_lease / 1000)
+    keep_records(group, life)
     for _, worker in ipairs(group.able or {}) do
       save_worker(group, worker)
     end

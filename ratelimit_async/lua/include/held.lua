@@ -74,7 +74,7 @@ parts.held = function()
       for _, limit in ipairs(group.limits) do
         longest = math.max(longest, limit.finish and limit.period or 0)
       end
-      redis.call('PEXPIRE', group.held, int(QUEUE_TTL + (client_lease + 2 * longest) / 1000))
+      redis.call('PEXPIRE', group.held, int(QUEUE_TTL + 2 * longest / 1000))
     end
     group.holding, group.sums_dirty = nil, false
   end

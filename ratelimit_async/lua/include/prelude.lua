@@ -15,8 +15,8 @@
 
 -- @include basics
 
--- Longest life of what waits, ms, once nobody renews it.
-local QUEUE_TTL = 60000
+-- Longest life of what waits, ms, once nobody renews it; leases are renewed each third of themselves.
+local QUEUE_TTL = 60000 + math.ceil(client_lease / 1000)
 -- The same for durable tasks, and longest life of a dead letter.
 local TASK_TTL = 30 * 24 * 3600 * 1000
 

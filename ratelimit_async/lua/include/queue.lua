@@ -134,13 +134,13 @@ local function live(key, ms)
 end
 
 local function keep(group)
-  redis.call('PEXPIRE', group.clients, QUEUE_TTL)
+  live(group.clients, QUEUE_TTL)
   for p, queue in ipairs(group.queues) do
     if depths_of(group)[p] > 0 then
       live(queue, QUEUE_TTL)
     end
   end
-  redis.call('PEXPIRE', group.work, QUEUE_TTL)
+  live(group.work, QUEUE_TTL)
 end
 
 local function keep_records(group, ms)
@@ -151,7 +151,7 @@ end
 local function record(group, id, value)
   redis.call('HSET', group.records, id, value)
   redis.call('ZADD', group.leases, int(now + client_lease), id)
-  keep_records(group, QUEUE_TTL + client_lease / 1000)
+  keep_records(group, QUEUE_TTL)
 end
 
 local function forget(group, ids)

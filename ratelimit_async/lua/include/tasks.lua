@@ -162,7 +162,7 @@ end
 
 local function save_worker(group, worker)
   redis.call('HSET', group.workers, worker.client, worker.lease .. ' ' .. int(worker.free) .. ' ' .. worker.names)
-  redis.call('PEXPIRE', group.workers, int(QUEUE_TTL + client_lease / 1000))
+  redis.call('PEXPIRE', group.workers, QUEUE_TTL)
 end
 
 -- Of what has to be put back or given up, a call does so many for all its groups together, and one for each at least.
