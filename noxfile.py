@@ -54,7 +54,8 @@ def tests(session: nox.Session) -> None:
     session.install("build")
     dist = Path(session.create_tmp()) / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist), silent=True)
+    # The sdist, and from that the wheel.
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
     (wheel,) = dist.glob("*.whl")
     session.install("--force-reinstall", "--no-deps", str(wheel))
     session.install(f"{wheel}[test]")
@@ -68,7 +69,7 @@ def tests(session: nox.Session) -> None:
     session.chdir(place)
     # Two at a time: much of the time is spent waiting for leases and elections.
     cover = [] if session.posargs else ["-n2", "--cov", "--cov-report=term-missing:skip-covered"]
-    session.run("python", "-m", "pytest", *cover, *session.posargs)
+    session.run("python", "-m", "pytest", *cover, *session.posargs, env={"RATELIMIT_DIST": str(dist)})
 
 
 @nox.session

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
-import structlog
 
 if TYPE_CHECKING:
     from ratelimit_async._values import Decision
@@ -302,12 +303,24 @@ _LEVELS: dict[type[Event], int] = {
 }
 
 _stdlib = logging.getLogger("ratelimit_async")
-_plain = structlog.wrap_logger(_stdlib, processors=[structlog.processors.KeyValueRenderer(key_order=["event"])])
+
+
+def _is_structlog_configured() -> bool:
+    # It takes longer to import than all of this package; who has configured it has imported it.
+    structlog = sys.modules.get("structlog")
+    return structlog is not None and structlog.is_configured()
+
+
+@functools.cache
+def _plain() -> Any:
+    import structlog
+
+    return structlog.wrap_logger(_stdlib, processors=[structlog.processors.KeyValueRenderer(key_order=["event"])])
 
 
 def _logger() -> Any:
     """Log as the application configured structlog; where it did not, through the standard library's logging."""
-    return structlog.get_logger("ratelimit_async") if structlog.is_configured() else _plain
+    return sys.modules["structlog"].get_logger("ratelimit_async") if _is_structlog_configured() else _plain()
 
 
 def log_event(event: Event) -> None:
@@ -317,7 +330,7 @@ def log_event(event: Event) -> None:
     if isinstance(event, BreakerOpened) and event.probes:
         level = logging.DEBUG
     # Most events are routine: where nobody listens they must cost nothing.
-    if not (structlog.is_configured() or _stdlib.isEnabledFor(level)):
+    if not (_is_structlog_configured() or _stdlib.isEnabledFor(level)):
         return
     fields = msgspec.structs.asdict(event)
     if "name" in fields:
