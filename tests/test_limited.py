@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import httpx
 import pytest
 from anyio import to_thread
-from fastapi import FastAPI, Header
+from fastapi import FastAPI, Header, Request
+from fastapi.responses import JSONResponse
 
 from ratelimit_async import (
     ConfigurationError,
@@ -429,6 +430,26 @@ async def test_an_endpoint_of_fastapi_keeps_its_parameters(url: str) -> None:
         assert await used(limiter, by="ann") == await used(limiter) == [1, 0]
         parameters = (await client.get("/openapi.json")).json()["paths"]["/double/{n}"]["get"]["parameters"]
         assert [one["name"] for one in parameters] == ["n", "plus", "user"]
+
+
+async def test_what_an_endpoint_raises_goes_to_the_apps_handlers(url: str) -> None:
+    limiter = RateLimiter(url, limits=LIMITS)
+    app = FastAPI()
+
+    @app.exception_handler(RequestTimeout)
+    async def late(request: Request, error: RequestTimeout) -> JSONResponse:
+        return JSONResponse({"late": error.name}, status_code=503)
+
+    @app.get("/once")
+    @limiter.limited("one", timeout=0)
+    async def once() -> str:
+        return "done"
+
+    transport = httpx.ASGITransport(app)
+    async with limiter, httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        assert (await client.get("/once")).json() == "done"
+        answer = await client.get("/once")
+        assert (answer.status_code, answer.json()) == (503, {"late": "one"})
 
 
 # ---- mistakes ----
