@@ -84,6 +84,10 @@ class RateLimitExceeded(RateLimitError):
 class RequestTimeout(RateLimitError, TimeoutError):
     """A request was not granted in time, or would not be; it has not run and costs nothing."""
 
+    # As an OSError it would take its first arguments for these, and others believe them.
+    errno: int | None = None
+    strerror: str | None = None
+
     def __init__(self, name: str, timeout: float | None, estimate: float | None = None) -> None:
         """Keep whose it was, its timeout, s, and, where it was refused at once, the wait that was estimated, s."""
         super().__init__(name, timeout, estimate)
@@ -247,6 +251,10 @@ class RedisUnavailable(RateLimitError, ConnectionError):
     `outage` tells which: True where it is gone, hangs or is not ready, so that `on_outage` applies; False where it
     answers and refuses, such as a wrong password or a memory limit that is reached.
     """
+
+    # As in RequestTimeout.
+    errno: int | None = None
+    strerror: str | None = None
 
     def __init__(self, address: str, problem: str, *, outage: bool = False) -> None:
         """Keep which Redis, what is wrong and of which kind it is."""

@@ -55,6 +55,11 @@ def test_every_error_names_what_is_wrong_and_survives_pickling(error: RateLimitE
     assert vars(again) == vars(error)
 
 
+@pytest.mark.parametrize("error", [RequestTimeout("openai", 3.0, 4.0), RedisUnavailable("localhost:1", "refused")])
+def test_errors_that_are_those_of_the_system_too_carry_no_number_of_it(error: OSError) -> None:
+    assert (error.errno, error.strerror) == (None, None)
+
+
 def test_a_long_value_is_shortened() -> None:
     assert len(str(ConfigurationError("name", "x" * 1000, "is too long"))) < 200
 

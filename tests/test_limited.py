@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import httpx
 import pytest
-from fastapi import FastAPI, Header
+from anyio import to_thread
+from fastapi import FastAPI, Header, Request
+from fastapi.responses import JSONResponse
 
 from ratelimit_async import (
     ConfigurationError,
@@ -79,6 +81,23 @@ async def test_a_plain_function_becomes_async_and_runs_in_a_worker_thread(url: s
         # Given to a request itself, it is one more.
         assert (await limiter.request("one", where, 5))[0] == 5
         assert (await used(limiter), await used(limiter, "one")) == ([2, 0], [1])
+
+
+async def test_a_limited_function_that_is_given_to_a_request_takes_one_thread_not_two(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = RateLimiter(url, limits=LIMITS)
+    run_sync = to_thread.run_sync
+    ran: list[Any] = []
+
+    async def noting(fn: Callable[..., Any], *args: Any) -> Any:
+        ran.append(fn)
+        return await run_sync(fn, *args)
+
+    monkeypatch.setattr(to_thread, "run_sync", noting)
+    async with limiter:
+        assert await limiter.request("one", limiter.limited("a")(one_argument), 5) == 5
+    assert ran == [one_argument]
 
 
 async def test_calls_wait_in_the_queue_lower_priorities_first(url: str) -> None:
@@ -266,6 +285,10 @@ async def test_what_another_decorator_passes_on_is_left_to_it(url: str) -> None:
     async with limiter:
         assert await ask("ann") == await ask(user="ann") == "session of ann"
         assert await used(limiter, by="ann") == [2, 0]
+        # Limits on limits look at what can be called too, not at what is shown.
+        assert list(inspect.signature(ask).parameters) == ["session", "user"]
+        assert await limiter.limited("one", by=lambda user: user)(ask)("bob") == "session of bob"
+        assert await used(limiter, "one", by="bob") == [1]
 
 
 # ---- methods and other things that can be called ----
@@ -407,6 +430,26 @@ async def test_an_endpoint_of_fastapi_keeps_its_parameters(url: str) -> None:
         assert await used(limiter, by="ann") == await used(limiter) == [1, 0]
         parameters = (await client.get("/openapi.json")).json()["paths"]["/double/{n}"]["get"]["parameters"]
         assert [one["name"] for one in parameters] == ["n", "plus", "user"]
+
+
+async def test_what_an_endpoint_raises_goes_to_the_apps_handlers(url: str) -> None:
+    limiter = RateLimiter(url, limits=LIMITS)
+    app = FastAPI()
+
+    @app.exception_handler(RequestTimeout)
+    async def late(request: Request, error: RequestTimeout) -> JSONResponse:
+        return JSONResponse({"late": error.name}, status_code=503)
+
+    @app.get("/once")
+    @limiter.limited("one", timeout=0)
+    async def once() -> str:
+        return "done"
+
+    transport = httpx.ASGITransport(app)
+    async with limiter, httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        assert (await client.get("/once")).json() == "done"
+        answer = await client.get("/once")
+        assert (answer.status_code, answer.json()) == (503, {"late": "one"})
 
 
 # ---- mistakes ----
