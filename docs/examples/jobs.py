@@ -1,8 +1,8 @@
 """Durable jobs: submitted here, kept in Redis, run by whichever process has them.
 
-    python jobs.py submit 5
-    ratelimit-async worker jobs:limiter
-    python jobs.py results 5
+python jobs.py submit 5
+ratelimit-async worker jobs:limiter
+python jobs.py results 5
 """
 
 import asyncio
