@@ -11,17 +11,24 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "typing", "tests"]
 
 HERE = Path(__file__).parent
+# Commands, and the Debian packages that have them.
+REDIS = {"redis-server": "redis-server"}
+NGINX = {"nginx": "nginx-light"}
+CHROMIUM = {"chromium": "chromium"}
 
 
-def _need_redis(session: nox.Session) -> None:
-    """Find a redis-server, or install Debian's as root."""
-    if shutil.which("redis-server"):
-        return
-    if shutil.which("apt-get") and os.geteuid() == 0:
+def _need(session: nox.Session, packages: dict[str, str]) -> None:
+    """Find commands, or install as root the Debian packages that have them."""
+    # Where Debian keeps servers, which not everybody's PATH has.
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
+    missing = [package for command, package in packages.items() if not shutil.which(command, path=path)]
+    if missing and not (shutil.which("apt-get") and os.geteuid() == 0):
+        session.error(f"install first, e.g. sudo apt-get install {' '.join(missing)}")
+    if missing:
         session.run("apt-get", "update", "-qq", external=True)
-        session.run("apt-get", "install", "-y", "-qq", "redis-server", external=True)
-        return
-    session.error("no redis-server found: install it first, e.g. sudo apt-get install redis-server")
+        # In this runlevel what is installed is not started: the tests start their own.
+        install = ("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing)
+        session.run(*install, external=True, env={"RUNLEVEL": "1"})
 
 
 @nox.session
@@ -43,7 +50,7 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole suite on the installed wheel, from a directory without the sources, with coverage."""
-    _need_redis(session)
+    _need(session, REDIS | NGINX | CHROMIUM)
     session.install("build")
     dist = Path(session.create_tmp()) / "dist"
     shutil.rmtree(dist, ignore_errors=True)
@@ -74,7 +81,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, side by side with other libraries: `nox -s bench -- --quick`, or scenarios of bench/__main__.py."""
-    _need_redis(session)
+    _need(session, REDIS | NGINX)
     session.install(".[test]")
     for peer in nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["bench"]:
         # One that has nothing for this system is reported as missing; the others are measured.
@@ -85,7 +92,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def faults(session: nox.Session) -> None:
     """Break things for long, and count; then the storms of cancellations."""
-    _need_redis(session)
+    _need(session, REDIS)
     session.install(".[test]")
     session.run("python", "-m", "bench.faults", *session.posargs)
     if not session.posargs:

@@ -2,7 +2,7 @@
 
 Beside other libraries, by default all of these: closed, open, contended, memory. `--quick`: a short look;
 `--json FILE`: all repetitions; `--plots DIRECTORY`: as SVG; `--read FILE`: what `--json` wrote, without measuring.
-By itself: waiting, paused, latency, checks, estimates, strictness, failover, scale.
+By itself: waiting, paused, latency, checks, estimates, strictness, upstream, failover, scale.
 """
 
 import argparse
@@ -22,12 +22,13 @@ from bench.plots import write_plots
 from bench.scale import report_scale
 from bench.strictness import report_strictness
 from bench.tables import table
+from bench.upstream import report_upstream
 from bench.waiting import report, run_waiting
 from tests.servers import RedisServer
 from tests.topologies import ClusterSetup, SentinelSetup
 
 BESIDE = tuple(WORKLOADS)
-ALONE = ("waiting", "paused", "latency", "checks", "estimates", "strictness", "failover", "scale")
+ALONE = ("waiting", "paused", "latency", "checks", "estimates", "strictness", "upstream", "failover", "scale")
 SCENARIOS = (*BESIDE, *ALONE)
 
 
@@ -44,7 +45,9 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw throughput, CPU, open loop as SVG")
     parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing, show what --json wrote")
     parser.add_argument("--kills", type=int, default=10, help="how often failover kills the primary (10)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long waiting, paused and latency last (10)")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="how long waiting, paused, latency and upstream last (10)"
+    )
     arguments = parser.parse_args()
     asked = arguments.scenarios or BESIDE
     unknown = sorted(set(asked) - set(SCENARIOS))
@@ -104,6 +107,9 @@ def run_alone(asked: list[str], seconds: float, kills: int) -> None:
         if "strictness" in asked:
             print("4 processes x 50 callers toward an upstream, 100/second:")
             report_strictness(server.url)
+        if "upstream" in asked:
+            print("4 processes x 25 callers through httpx toward an nginx, limit_req 100r/s burst=99 nodelay:")
+            report_upstream(server.url, seconds)
     if "scale" in asked:
         report_scale()
     if "failover" in asked:

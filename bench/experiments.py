@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.fleet import KINDS, PATIENCE, Fleet, Journal, register_task
+from bench.fleet import KINDS, PATIENCE, Fleet, Journal, Worker, register_task
 from ratelimit_async import QueueConfig, RateLimitConfig, RateLimiter
 from ratelimit_async._demo import most_in_any_window
 from tests import worker_app
@@ -251,21 +251,21 @@ async def _processes_killed(rounds: int, kind: str, *, drivers_only: bool) -> Ou
                 await asyncio.sleep(random.uniform(0.05, 0.3))
                 victim = random.choice(fleet.workers)
                 if drivers_only:
-                    driver = await _driver(server)
-                    victim = next(worker for worker in fleet.workers if worker.client == driver)
+                    victim = await _driver(server, fleet)
                 at = await fleet.kill(victim)
                 worst = max(worst, await _next_run(fleet.journal, at))
             lost = await fleet.finish()
             return Outcome.of(fleet.journal, faults=rounds, recovery=worst, lost=lost)
 
 
-async def _driver(server: RedisServer) -> str:
-    """Wait for somebody to drive the key; who it is."""
+async def _driver(server: RedisServer, fleet: Fleet) -> Worker:
+    """Wait for one that lives to drive the key: the lease of one that was killed outlives it."""
     async with asyncio.timeout(PATIENCE):
         while True:
             driver = server.call("GET", "{rl:load:}:d")
-            if driver:
-                return str(driver)
+            for worker in fleet.workers:
+                if driver and worker.client == driver:
+                    return worker
             await asyncio.sleep(0.005)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._config import decode_mapping, decode_name, decode_seconds, decode_subject
 from ratelimit_async._errors import ConfigurationError
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from datetime import timedelta
 
+    from ratelimit_async._config import RateLimitConfig
     from ratelimit_async._values import Health, KeyInfo, Status, WaitingRequest
 
 __all__ = ["Administration"]
@@ -24,6 +27,11 @@ __all__ = ["Administration"]
 
 class Administration(Lifecycle):
     """Looking at limits, changing and pausing them."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that have a configuration of their own, sorted; patterns are not among them."""
+        return self._catalog.names
 
     async def status(self, name: str, *, by: str | int | None = None, total: bool = False) -> Status:
         """Show a key's limits, queue and processor.
@@ -47,6 +55,21 @@ class Administration(Lifecycle):
         if by is not None:
             raise ConfigurationError("by", by, "must be left out for the total of a name")
         return await total_of(session, self._names, key)
+
+    def config(self, name: str, *, by: str | int | None = None) -> RateLimitConfig:
+        """Tell what is configured for a key, as far as this process knows; asks nobody.
+
+        Args:
+            name: Which name.
+            by: Which subject of it.
+
+        Returns:
+            The subject's own configuration, or else the name's, or else the default.
+
+        Raises:
+            ConfigurationError: If an argument cannot be used.
+        """
+        return self._prepare(name, by)[1].config
 
     def keys(self, prefix: str = "") -> AsyncIterator[KeyInfo]:
         """Find the keys of which Redis holds something, in no order; never blocks it.
@@ -155,7 +178,7 @@ class Administration(Lifecycle):
             await self._pause(name, by, duration)
 
     async def resume(self, name: str, *, by: str | int | None = None) -> None:
-        """End a pause, with the same name and subject as it was begun with.
+        """End a pause, with the same name and subject as it was begun with; also one that an upstream asked for.
 
         Args:
             name: Which name.
@@ -165,6 +188,10 @@ class Administration(Lifecycle):
             ConfigurationError: If an argument cannot be used.
             RedisUnavailable: If Redis does not answer.
         """
+        if by is None:
+            # An upstream pauses one key, here the one without a subject; a name without a configuration has none.
+            with contextlib.suppress(ConfigurationError):
+                await self._live().scripts.pause(self._key_of(name, None), 0)
         await self._pause(name, by, 0)
         self._events.emit(Resumed(name=name, by=decode_subject(by)))
 
@@ -187,13 +214,16 @@ class Administration(Lifecycle):
         """
         session, key, _ = self._prepare(name, by)
         upstream = read_headers(headers, time.time())
+        # All of it is sent before anything is awaited, and so before what the caller sends next.
+        sent: list[asyncio.Future[Any]] = []
         if upstream.retry_after:
-            await session.scripts.pause(key, upstream.retry_after)
+            sent.append(session.requests.pause(key, upstream.retry_after))
             self._events.emit(Paused(name=key.name, by=key.by, seconds=upstream.retry_after))
         for told in upstream.limits:
             index = limit_told(key.config.parsed, told)
             if index is not None:
-                await session.scripts.lower(key, index, told.remaining, told.reset_after)
+                sent.append(session.scripts.lower(key, index, told.remaining, told.reset_after))
+        await asyncio.gather(*sent)
         return upstream
 
     async def health(self) -> Health:

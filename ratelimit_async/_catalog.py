@@ -48,10 +48,20 @@ class Catalog:
         config = _best(self._names, name)
         if config is None:
             if self._default is None:
-                known = ", ".join(map(repr, sorted(self._names))) or "none"
+                known = ", ".join(map(repr, self.configured)) or "none"
                 raise ConfigurationError("name", name, f"has no configuration; those that have: {known}")
             return Found(self._default, default=True)
         return Found((_best(config.subjects, by) if by is not None else None) or config)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that are configured, patterns left out."""
+        return tuple(sorted(name for name in self._names if not _is_pattern(name)))
+
+    @property
+    def configured(self) -> list[str]:
+        """The names and patterns that are configured."""
+        return sorted(self._names)
 
     def change(self, changes: Changes) -> None:
         """Take over all that is configured at run time."""

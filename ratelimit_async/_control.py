@@ -36,8 +36,9 @@ class Control:
 
     def __init__(self, scripts: Scripts, names: KeyNames, catalog: Catalog, followers: Followers, lease: float) -> None:
         """Know nothing yet; lease in seconds, within which every process reads."""
-        # Of this prefix, last seen alive; this one is.
+        # Of this prefix, last seen alive; this one is, unless it does not count.
         self.processes = 1
+        self.alive = 0
         self._lease = lease
         self._settled = 0.0
         self._scripts = scripts
@@ -70,6 +71,7 @@ class Control:
         self._follow(await self._scripts.configure(self._names.control, field, text))
 
     def _follow(self, state: ControlState) -> None:
+        self.alive = state.alive
         if state.alive > self.processes or asyncio.get_running_loop().time() > self._settled:
             self.processes = max(state.alive, 1)
         if state.pauses is None or state.changes is None:

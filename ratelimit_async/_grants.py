@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ratelimit_async._config import decode_cost
-from ratelimit_async._errors import RetryAfter
+from ratelimit_async._errors import ConfigurationError, RetryAfter
 from ratelimit_async._events import Paused, Refunded, Settled
 from ratelimit_async._keys import encode_costs
 
@@ -144,7 +144,11 @@ class Grant:
     def end(self, cost: Cost | None = None) -> None:
         """Settle and release without waiting for Redis."""
         if self._ending is None:
-            costs = self._costs if cost is None else self._true_costs(cost)
+            try:
+                costs = self._costs if cost is None else self._true_costs(cost)
+            except ConfigurationError:
+                self.end()
+                raise
             if (sent := self._send(costs, ends=True)) is not None:
                 self._requests.detach(sent)
             if cost is not None:

@@ -12,7 +12,7 @@ from ratelimit_async._errors import ConfigurationError
 from ratelimit_async._events import ManyKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ratelimit_async._config import RateLimitConfig
     from ratelimit_async._events import Emit
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ratelimit_async._values import Decision
 
 __all__ = [
+    "KINDS",
     "Denial",
     "Key",
     "KeyNames",
@@ -32,7 +33,7 @@ __all__ = [
     "task_id",
 ]
 
-_KINDS = {
+KINDS = {
     "sliding_window": "sw",
     "fixed_window": "fw",
     "sliding_counter": "sc",
@@ -96,24 +97,22 @@ class Key:
 
     def configure(self, config: RateLimitConfig) -> None:
         """Be configured from now on."""
-        base, queue, header = self._base, config.waits, list[bytes | str | int]()
+        base, queue = self._base, config.waits
         self.config = config
         self.limits = len(config.parsed)
         self.forget_denial()
-        names = [f"{base}{part}" for part in (*"dcrlhpw", f"a:{self._client}")]
+        names = [f"{base}{part}" for part in (*"dcrhw", f"a:{self._client}", *"lp")]
         names += [f"{base}q{level}" for level in range(queue.priorities)]
+        promote = int((queue.max_wait_before_promotion or 0) * 1e6)
+        header: list[str | int] = [queue.priorities, queue.max_size, queue.overflow, promote, int(config.denial_cache)]
         for limit, slot in zip(config.parsed, config.slots, strict=True):
-            kind = _KINDS[limit.algorithm]
+            kind = KINDS[limit.algorithm]
             if kind != "cc":
                 # Neither amount nor period is in the name, so that what is counted outlives a change of either.
                 names.append(f"{base}{kind}:{limit.unit}:{slot}")
             header += [kind + ("+" if limit.count_from == "finish" else ""), limit.unit, *_numbers(limit)]
         self.redis = tuple(name.encode() for name in names)
-        promote = int((queue.max_wait_before_promotion or 0) * 1e6)
-        self._header = (
-            (queue.priorities, queue.max_size, queue.overflow, promote),
-            (int(config.denial_cache), self.limits, *header),
-        )
+        self._header = " ".join(map(str, header)).encode()
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
         self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.parsed if limit.period)])
 
@@ -128,10 +127,9 @@ class Key:
         """Until when its name is paused, us by Redis' clock; -1 without end, 0 not."""
         return self._pauses.get(self.field, 0)
 
-    def arguments(self) -> list[bytes | str | int]:
+    def arguments(self) -> tuple[bytes, int]:
         """Give a group's arguments up to its entries."""
-        queue, rest = self._header
-        return [*queue, self.paused_until, *rest]
+        return self._header, self.paused_until
 
 
 class Reconfigured(NamedTuple):
@@ -254,6 +252,12 @@ class KeyNames:
     def pattern(self, prefix: str, *, whole: bool) -> str:
         """Give the glob of all Redis keys of a name, or of all names that start with a text."""
         return f"{{{_escape(self.prefix)}:{_escape(prefix)}{':' if whole else ''}*"
+
+    def surveyed(self, name: str, by: str | None, levels: int, counters: Iterable[str]) -> list[bytes]:
+        """Spell what survey.lua looks at, whatever the key's configuration."""
+        base = f"{{{_escape(self.prefix)}:{_label(name, by)}}}:"
+        parts = (*"dphxyuzk", *(f"q{level}" for level in range(levels)), *counters)
+        return [f"{base}{part}".encode() for part in parts]
 
     @staticmethod
     def pause_field(name: str) -> str:

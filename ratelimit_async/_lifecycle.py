@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ratelimit_async._catalog import Catalog
 from ratelimit_async._config import decode_cost, decode_name, decode_subject
 from ratelimit_async._deployment import source_of
@@ -37,6 +39,9 @@ _MOST_NOTED = 1_000
 
 class Lifecycle:
     """What a limiter is built from, and the session between entering and leaving it."""
+
+    # Whether an entered one counts among the processes alive, by which an outage shares out the limits.
+    _counts = True
 
     def __init__(
         self,
@@ -98,7 +103,15 @@ class Lifecycle:
         """
         if self._session is not None:
             raise ConfigurationError("limiter", self, "is entered already")
-        session = Session(self._source, self._names, self._catalog, self._settings, self._registry, self._events.emit)
+        session = Session(
+            self._source,
+            self._names,
+            self._catalog,
+            self._settings,
+            self._registry,
+            self._events.emit,
+            counts=self._counts,
+        )
         self._session = session
         try:
             await session.start()
@@ -117,6 +130,16 @@ class Lifecycle:
                 await session.stop()
             finally:
                 self._session = None
+
+    def only_look(self) -> None:
+        """Grant for nobody and run no tasks once entered, whatever `processor` says: for a process that only looks.
+
+        Raises:
+            ConfigurationError: If it is entered already.
+        """
+        if self._session is not None:
+            raise ConfigurationError("limiter", self, "is entered already")
+        self._settings = msgspec.structs.replace(self._settings, processor=False)
 
     @classmethod
     def from_file(cls, path: str | Path, **overrides: Any) -> Self:

@@ -117,7 +117,7 @@ class RateLimiter(Durable):
             timeout: Seconds to wait for the turn at most; None: without bound; 0: not at all. By default the queue's.
                 Retries wait within it too.
             fail_fast: Whether to refuse at once what, by estimate, will not be served in time. By default the queue's.
-            settle: Gives the true cost from the result.
+            settle: Gives the true cost from the result; None: it is as charged.
             on_result: Gives a RetryAfter where the result says that the upstream wants to be left alone.
             retry_on: Exceptions of `fn` after which it is requested again.
             max_retries: How often, and also how often after a RetryAfter that `fn` raised or `on_result` gave.

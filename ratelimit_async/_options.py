@@ -44,7 +44,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority = "normal"
     timeout: float | timedelta | Unset | None = UNSET
     fail_fast: bool | Unset = UNSET
-    settle: Callable[[Any], Cost] | None = None
+    settle: Callable[[Any], Cost | None] | None = None
     on_result: Callable[[Any], RetryAfter | None] | None = None
     retry_on: type[Exception] | tuple[type[Exception], ...] = ()
     max_retries: int = 3
@@ -90,7 +90,7 @@ class AcquireArguments(TypedDict, total=False):
 class RequestArguments(AcquireArguments, total=False):
     """The same for `request` and `submit`."""
 
-    settle: Callable[[Any], Cost] | None
+    settle: Callable[[Any], Cost | None] | None
     on_result: Callable[[Any], RetryAfter | None] | None
     retry_on: type[Exception] | tuple[type[Exception], ...]
     max_retries: int

@@ -175,11 +175,12 @@ class Requests:
         for waiter in list(self._waiters.values()):
             self.cancel(waiter, reason)
 
-    def pause(self, key: Key, seconds: float) -> None:
-        """Pause a key, without anybody waiting for it; in an outage, for this process."""
+    def pause(self, key: Key, seconds: float) -> asyncio.Future[Any]:
+        """Pause a key, whether or not anybody waits for it; in an outage, for this process."""
         sent = self.scripts.pause(key, seconds)
         sent.add_done_callback(lambda sent: self.outage.pause(key, seconds) if _lost(sent) else None)
         self.detach(sent)
+        return sent
 
     def on_outage_over(self) -> list[Waiter]:
         """Tell Redis who has gone meanwhile; gives those who wait here, for `resend`."""

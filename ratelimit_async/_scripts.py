@@ -42,8 +42,9 @@ def _sources() -> dict[str, str]:
     def read(file: Traversable) -> str:
         lines: list[str] = []
         for line in file.read_text(encoding="utf-8").splitlines():
-            if line.startswith("-- @include "):
-                lines.append(read(root / "include" / f"{line.removeprefix('-- @include ')}.lua"))
+            # indented where a part of a script is made only when it is needed
+            if line.strip().startswith("-- @include "):
+                lines.append(read(root / "include" / f"{line.strip().removeprefix('-- @include ')}.lua"))
             else:
                 lines.append(line)
         return "\n".join(lines)
@@ -59,7 +60,7 @@ ALL = {
     name: Script(
         name,
         source,
-        grouped=name not in ("control", "index"),
+        grouped=name not in ("control", "index", "survey"),
         most=_MOST.get(name, MOST_ENTRIES),
         most_limits=_MOST_LIMITS.get(name, MOST_ENTRIES),
         tells_again=name in ("admit", "adjust", "claim", "sync", "task"),
@@ -135,24 +136,28 @@ class Scripts:
         client_lease: float,
         driver_lease: float,
         grace: float,
+        *,
+        counts: bool = True,
     ) -> None:
-        """Tell every call who calls; times in seconds, a driver lease of 0 for a client that drives nothing."""
+        """Tell every call who calls; times in seconds, a driver lease of 0 for a client that drives nothing.
+
+        `counts`: among the processes alive.
+        """
         self._executor = executor
         self._channels = channels
         self._client = client
-        self._alive = int(_ALIVE * client_lease * 1e6)
+        self._alive = int(_ALIVE * client_lease * 1e6) if counts else 0
         # us after which a task that no worker has is given up.
         self.grace = int(grace * 1e6)
         executor.head = (client, int(client_lease * 1e6), int(driver_lease * 1e6), channels)
 
     def hit(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
         """Charge now or not at all; the reply is for `decision`."""
-        entry = ("hit", 0, 0, _text(key, costs), 0, 0, 0)
-        return self._executor.call(ALL["admit"], key, entry, replayable=False)
+        return self._executor.call(ALL["admit"], key, (f"hit {_text(key, costs)}",), replayable=False)
 
     def check(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
         """Look, take nothing; the reply is for `decision`."""
-        return self._admit(key, "check", costs=_text(key, costs))
+        return self._executor.call(ALL["admit"], key, (f"check {_text(key, costs)}",))
 
     @staticmethod
     def decision(key: Key, reply: list[Any]) -> Decision:
@@ -181,7 +186,7 @@ class Scripts:
 
     def shadow(self, key: Key, seq: int, costs: str) -> asyncio.Future[Any]:
         """Charge if it fits; the call goes ahead whatever the reply, which is for `shadow_admission`."""
-        return self._admit(key, "shadow", str(seq), costs=costs, replayable=False)
+        return self._executor.call(ALL["admit"], key, (f"shadow {costs} {seq}",), replayable=False)
 
     def requeue(self, key: Key, turn: str, priority: int, entry: bytes) -> asyncio.Future[Any]:
         """Put a request that Redis forgot back to its place; the reply is for `admission`."""
@@ -192,17 +197,16 @@ class Scripts:
         self,
         key: Key,
         op: str,
-        turn: str = "0",
-        priority: int = 0,
-        costs: str = "-",
-        wait: int = 0,
-        enqueued: int = 0,
+        turn: str,
+        priority: int,
+        costs: str,
+        wait: int,
+        enqueued: int,
         *,
         fail_fast: bool = False,
-        replayable: bool = True,
     ) -> asyncio.Future[Any]:
-        entry = (op, turn, priority, costs, wait, enqueued, int(fail_fast))
-        return self._executor.call(ALL["admit"], key, entry, replayable=replayable)
+        entry = f"{op} {costs} {turn} {priority} {wait} {enqueued} {int(fail_fast)}"
+        return self._executor.call(ALL["admit"], key, (entry,))
 
     @staticmethod
     def admission(key: Key, reply: list[Any]) -> Admission:
@@ -264,10 +268,10 @@ class Scripts:
         """Renew the leases of what runs: its numbers and costs."""
         await self._executor.call(ALL["hold"], key, (" ".join(f"{seq} {costs}" for seq, costs in held),))
 
-    async def lower(self, key: Key, index: int, remaining: int, reset_after: float | None) -> int:
+    def lower(self, key: Key, index: int, remaining: int, reset_after: float | None) -> asyncio.Future[Any]:
         """Take over what remains of a limit, if it is less; by how much it was."""
         reset = -1 if reset_after is None else int(reset_after * 1e6)
-        return int(await self._executor.call(ALL["lower"], key, (index + 1, remaining, reset)))
+        return self._executor.call(ALL["lower"], key, (index + 1, remaining, reset))
 
     def pause(self, key: Key, seconds: float | None) -> asyncio.Future[Any]:
         """Pause one key; None: until resumed, 0: resume."""

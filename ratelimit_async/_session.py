@@ -51,8 +51,10 @@ class Session:
         settings: Settings,
         registry: Registry,
         emit: Emit,
+        *,
+        counts: bool,
     ) -> None:
-        """Build the parts."""
+        """Build the parts; `counts`: among the processes alive."""
         self.loop = asyncio.get_running_loop()
         self.client = secrets.token_urlsafe(8)
         names.enter(self.client)
@@ -67,7 +69,13 @@ class Session:
         self.executor = executor_of(source, tuple(ALL.values()), settings.command_timeout, emit)
         driver_lease = 2 * settings.poll_interval if settings.processor else 0.0
         self.scripts = Scripts(
-            self.executor, names.channels, self.client, settings.lease, driver_lease, settings.task_grace
+            self.executor,
+            names.channels,
+            self.client,
+            settings.lease,
+            driver_lease,
+            settings.task_grace,
+            counts=counts,
         )
         self.control = Control(self.scripts, names, catalog, self, settings.lease)
         self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, emit)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ratelimit_async._connection import embedded_server
-from tests.servers import RedisServer
+from tests.servers import RedisServer, nginx_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def pytest_configure() -> None:
     if not shutil.which("redis-server"):
         pytest.exit("no redis-server on the PATH: install it, e.g. apt-get install redis-server", 2)
+    if not shutil.which("chromium"):
+        pytest.exit("no chromium on the PATH: install it, e.g. apt-get install chromium", 2)
+    if not nginx_command():
+        pytest.exit("no nginx on the PATH: install it, e.g. apt-get install nginx-light", 2)
 
 
 @pytest.fixture(scope="session")

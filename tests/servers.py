@@ -1,4 +1,4 @@
-"""Real redis-servers for tests: on free ports of 127.0.0.1, gone with the test process."""
+"""Real servers for tests: on free ports of 127.0.0.1, gone with the test process."""
 
 from __future__ import annotations
 
@@ -104,3 +104,82 @@ class RedisServer:
     def restart(self) -> None:
         self.kill()
         self.start()
+
+
+_NGINX = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log notice;
+events {{ worker_connections 1024; }}
+http {{
+    log_format requests '$msec $status';
+    access_log {directory}/access.log requests;
+    client_body_temp_path {directory}/client;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    scgi_temp_path {directory}/scgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    keepalive_requests 1000000;
+    limit_req_zone $server_name zone=all:1m rate={rate}r/s;
+    limit_req_status 429;
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        server_name all;
+        root {directory}/www;
+        location / {{ limit_req zone=all burst={burst} nodelay; }}
+    }}
+}}
+"""
+
+
+class Nginx:
+    """An nginx that lets `rate` requests a second pass, after a rest `burst` + 1 at once; others get 429."""
+
+    def __init__(self, rate: int, burst: int) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._directory = Path(tempfile.mkdtemp())
+        (self._directory / "www").mkdir()
+        (self._directory / "www" / "index.html").write_text("hello")
+        config = _NGINX.format(directory=self._directory, port=self.port, rate=rate, burst=burst)
+        (self._directory / "nginx.conf").write_text(config)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _start(self) -> None:
+        at, log = self._directory, self._directory / "error.log"
+        self._process = subprocess.Popen(
+            [nginx_command() or "nginx", "-p", str(at), "-c", str(at / "nginx.conf"), "-e", str(log)],
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads before exec
+        )
+        for _ in range(1000):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.01)
+        raise RuntimeError(f"nginx did not start: {log.read_text()[-2000:] if log.exists() else 'it wrote no log'}")
+
+    def requests(self) -> list[tuple[float, int]]:
+        """What it has logged: when each was answered, s, and with which status."""
+        lines = (self._directory / "access.log").read_text().splitlines()
+        return [(float(at), int(status)) for at, status in (line.split() for line in lines)]
+
+
+def nginx_command() -> str | None:
+    """Debian keeps it where only root looks."""
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")

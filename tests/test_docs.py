@@ -6,14 +6,28 @@ import ast
 import inspect
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.faults import EXPERIMENTS
+from tests.llm import LlmServer, Quota
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def upstreams() -> Iterator[None]:
+    """Stand in for the APIs that the pages call."""
+    with LlmServer(Quota()) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        patch.setenv("ANTHROPIC_BASE_URL", server.url)
+        yield
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -31,12 +31,24 @@ FLOORS = [
     }
     | {"_credentials", "_tasks"},
     {"_sentinel", "_cluster", "_router"},
-    {"_deployment", "_scripts", "_task_scripts"},
+    {"_deployment", "_scripts", "_task_scripts", "_survey"},
     {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_task_tickets", "_startup", "_outage"}
     | {"_local_queue"},
     {"_processor", "_worker"},
     {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_durable", "_limiter"},
-    {"_cli", "_demo", "_demo_view", "_work", "__main__"},
+    {
+        "_cli",
+        "_arguments",
+        "_commands",
+        "_status",
+        "_output",
+        "_onlooker",
+        "_top",
+        "_top_command",
+        "_top_view",
+        "_bench",
+    }
+    | {"_demo", "_demo_view", "_work", "__main__"},
 ]
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -102,7 +114,17 @@ def test_no_script_scans_the_keyspace_or_needs_more_than_plain_lua(script: Path)
     assert [word for word in ("'KEYS'", "'SCAN'", "cmsgpack", "cjson", "struct.", "bit.") if word in text] == []
 
 
-OPTIONAL = ["fakeredis", "lupa", "fastapi", "starlette", "httpx", "aiohttp", "prometheus_client", "opentelemetry"]
+OPTIONAL = [
+    "fakeredis",
+    "lupa",
+    "fastapi",
+    "starlette",
+    "httpx",
+    "httpx2",
+    "aiohttp",
+    "prometheus_client",
+    "opentelemetry",
+]
 OPTIONAL += ["rich", "pytest", "uvicorn"]
 
 

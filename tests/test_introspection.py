@@ -123,6 +123,35 @@ async def test_a_pause_for_a_time_ends_exactly_then(url: str) -> None:
             assert (await limiter.status("a", by=by)).paused is False
 
 
+async def test_resuming_a_name_also_ends_what_an_upstream_asked_for(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "5/minute"}, default=None) as limiter:
+        await limiter.sync_from_headers("a", {"Retry-After": "60"})
+        assert (await limiter.status("a")).paused
+        await limiter.resume("a")
+        assert not (await limiter.status("a")).paused
+        assert (await limiter.hit("a")).allowed
+
+
+async def test_the_names_that_are_configured_can_be_asked_for(url: str) -> None:
+    async with RateLimiter(url, limits={"b": "5/minute", "a:*": "5/minute"}) as limiter:
+        assert limiter.names == ("b",)
+        await limiter.configure({"a:1": "1/minute"})
+        assert limiter.names == ("a:1", "b")
+
+
+async def test_a_process_that_only_looks_grants_for_nobody(url: str) -> None:
+    looking = RateLimiter(url, limits={"a": "5/minute"})
+    looking.task("t")(number)
+    assert looking.runs_tasks
+    looking.only_look()
+    assert not looking.runs_tasks
+    async with looking:
+        assert (await looking.health()).processor is None
+        assert (await looking.health()).ok
+        with pytest.raises(ConfigurationError, match="entered already"):
+            looking.only_look()
+
+
 async def test_a_longer_pause_is_not_cut_short_but_resumed(url: str) -> None:
     async with RateLimiter(url, default="9/minute") as one, RateLimiter(url, default="9/minute") as two:
         for by in (None, "x"):
@@ -560,3 +589,12 @@ async def _still_paused(limiter: RateLimiter) -> bool:
         return await is_paused(limiter, "a")
     except RedisUnavailable:
         return False
+
+
+async def test_what_is_configured_for_a_key_can_be_asked(url: str) -> None:
+    limits = {"a": RateLimitConfig("5/minute", by={"vip": "50/minute"})}
+    async with RateLimiter(url, limits=limits, default="1/hour") as limiter:
+        told = [limiter.config(name, by=by).parsed[0].amount for name, by in (("a", None), ("a", "vip"), ("b", "x"))]
+        assert told == [5, 50, 1]
+        await limiter.configure({"a": "7/minute"}, by="x")
+        assert limiter.config("a", by="x").parsed[0].amount == 7

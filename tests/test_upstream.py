@@ -58,10 +58,11 @@ async def _used_is(limiter: RateLimiter, name: str, expected: list[int]) -> bool
 
 
 async def test_a_wrong_settle_function_is_told_and_the_reservation_stays(url: str) -> None:
-    async with RateLimiter(url, limits={"a": "9/minute; 5 concurrent"}) as limiter:
+    async with RateLimiter(url, limits={"a": "9/minute; 5 concurrent"}, lease=60.0) as limiter:
         with pytest.raises(ConfigurationError, match=r"cost\['tokens'\]"):
             await limiter.request("a", number, 1, settle=lambda n: {"tokens": n})
-        assert await limiter.request("a", number, 1) == 1
+        await eventually(lambda: _used_is(limiter, "a", [1, 0]))
+        assert await limiter.request("a", number, 1, settle=lambda _: None) == 1
         await eventually(lambda: _used_is(limiter, "a", [2, 0]))
 
 
@@ -121,6 +122,10 @@ async def test_one_that_waited_and_is_pushed_back_goes_before_all_that_came_afte
     assert ran == ["a", "a", "b", "c"]
 
 
+async def _is_paused(limiter: RateLimiter) -> bool:
+    return (await limiter.check("a", by="x")).reason == "paused"
+
+
 async def test_a_push_back_stops_grants_in_every_process_until_its_end(url: str) -> None:
     async def push_back() -> None:
         raise RetryAfter(30)
@@ -128,6 +133,8 @@ async def test_a_push_back_stops_grants_in_every_process_until_its_end(url: str)
     async with RateLimiter(url, default="9/minute") as one, RateLimiter(url, default="9/minute") as two:
         with pytest.raises(RetryAfter):
             await one.request("a", push_back, by="x", max_retries=0)
+        # Sent before the end of the call, without waiting for Redis.
+        await eventually(lambda: _is_paused(two))
         decision = await two.hit("a", by="x")
         assert (decision.allowed, decision.reason) == (False, "paused")
         assert decision.retry_after is not None

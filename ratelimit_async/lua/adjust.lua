@@ -16,7 +16,7 @@ return run(7, function(group, a)
   go_on_when_full(group)
   watch(group)
   limits_of(group)
-  local held = group.holds and finished == 0 and unhold(group, id, ARGV[a + 3])
+  local held = group.holds and finished == 0 and part_of('held').remove(group, id, ARGV[a + 3])
   if again and not held then
     return now
   end
@@ -33,9 +33,9 @@ return run(7, function(group, a)
     end
   end
   if held and ends then
-    note_held(group, now - stamp)
+    part_of('held').note(group, now - stamp)
   elseif group.holds and finished == 0 and not ends then
-    hold(group, id, ARGV[a + 4])
+    part_of('held').add(group, id, ARGV[a + 4])
   end
   group.freed = true
   return now

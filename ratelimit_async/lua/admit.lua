@@ -1,8 +1,9 @@
 -- Purpose: checks limits; charges all or none; a request that must wait joins the queue in the same step.
 -- KEYS:    see include/prelude.lua
--- ARGV:    see include/prelude.lua; an entry is op, turn (see include/queue.lua), priority (0 first), costs, time, enqueued, fast, again
+-- ARGV:    see include/prelude.lua; an entry is two: 'op costs' or 'op costs turn priority time enqueued fast', and again
 --          op: hit, check, request, submit (as request, with an estimate), shadow (as hit, for a call that will end),
 --          return (one that Redis forgot)
+--          turn: see include/taken.lua; priority: 0 first
 --          time: us to wait at most, -1 for no bound, 0 for not at all; for return the deadline, us, 0 for none
 --          enqueued: when it first joined, us, 0: now; fast: 1 where one that cannot be served in time may not wait;
 --          again: 1 where an earlier sending may have arrived
@@ -14,20 +15,105 @@
 --          O(what was taken lately) where `again` is 1 or op is return
 -- @include prelude
 -- @include limits
--- @include queue
--- @include room
--- @include run
+-- @include taken
+
+-- Nearly all keys are quiet: those who wait are asked about only where there may be some.
+function parts.queue()
+  local queue = {}
+  -- @include queue
+  -- @include room
+
+  local function join(group, priority, entry)
+    -- What else the client has waiting may be gone; once this renews the lease, nothing else tells.
+    local lapsed = is_alive(group, client) and 0 or 1
+    redis.call('ZADD', group.clients, int(now + client_lease), client)
+    group.alive[client] = true
+    if entry.enqueued < now then
+      insert(group, priority, entry)
+    else
+      append(group, priority, entry)
+    end
+    group.joined = true
+    return lapsed
+  end
+
+  -- What those cost that wait, by unit; nil where nobody does.
+  function queue.ahead(group)
+    look(group)
+    return costs_ahead(group, group.priorities)
+  end
+
+  -- What an earlier sending of a request, or what it was before Redis forgot it, left here.
+  function queue.known(group, id)
+    look(group)
+    local value = redis.call('HGET', group.records, id)
+    if value then
+      return { 'G', value }
+    end
+    local entry, _, position = find(group, id)
+    if entry then
+      return { 'Q', entry.text, position, 0, 1 }
+    end
+  end
+
+  function queue.is_first(group, priority)
+    look(group)
+    return ahead_of(group, priority) == 0
+  end
+
+  function queue.wait(group, op, id, priority, text, wait, enqueued, fast)
+    look(group)
+    local position, deadline, estimate = ahead_of(group, priority) + 1, wait, 0
+    if op ~= 'return' then
+      if fast or wait == 0 or op == 'submit' then
+        estimate = wait_for(group, costs_of(text), costs_ahead(group, priority) or {})
+        estimate = math.max(estimate, paused_until(group) - now)
+      end
+      if wait == 0 or fast and wait > 0 and estimate > wait then
+        return { 'T', estimate }
+      end
+      save(group)
+      if not has_room(group, priority) then
+        return { 'F' }
+      end
+      deadline = wait > 0 and now + wait or 0
+    end
+    enqueued = enqueued > 0 and enqueued or arrival(group)
+    local fields = { client, string.match(id, '%d+$'), int(enqueued), int(deadline), text }
+    local entry = entry_of(table.concat(fields, ' '))
+    local lapsed = join(group, priority, entry)
+    return { 'Q', entry.text, position, estimate, lapsed }
+  end
+
+  function queue.finish(group)
+    if group.joined then
+      keep(group)
+    end
+    nudge(group)
+  end
+
+  return queue
+end
+
+-- The queue's part, where anybody waits, may be granted or has joined since.
+local function queue_of(group)
+  if group.joined or not is_quiet(group) then
+    return part_of('queue')
+  end
+end
 
 local function answer(group, text, charges, id)
   local allowed, reason, retry, binds, stamp = 0, 'limit', 0, 0, 0
+  local queue = queue_of(group)
+  local ahead = queue and queue.ahead(group)
   local costs, pause = costs_of(text), paused_until(group)
   if pause ~= 0 then
     reason = 'paused'
     retry, binds = wait_for(group, costs)
     retry = pause > 0 and math.max(retry, pause - now) or -1
-  elseif depths_of(group) and group.depth > 0 then
+  elseif ahead then
     reason = 'queue'
-    retry, binds = wait_for(group, costs, costs_ahead(group, group.priorities))
+    retry, binds = wait_for(group, costs, ahead)
   elseif fits(group, costs) then
     allowed, reason = 1, 'ok'
     if charges then
@@ -41,83 +127,54 @@ local function answer(group, text, charges, id)
   return { allowed, reason, index, remaining, retry, reset, stamp }
 end
 
-local function join(group, priority, entry)
-  -- What else the client has waiting may be gone; once this renews the lease, nothing else tells.
-  local lapsed = is_alive(group, client) and 0 or 1
-  redis.call('ZADD', group.clients, int(now + client_lease), client)
-  group.alive[client] = true
-  if entry.enqueued < now then
-    insert(group, priority, entry)
-  else
-    append(group, priority, entry)
-  end
-  group.joined = true
-  return lapsed
-end
-
 local function admitted(group, stamp)
   local index, remaining, reset = state_of(group, 0)
   return { 'A', index, remaining, reset, stamp }
 end
 
-local function request(group, op, turn, priority, text, wait, enqueued, fast, again)
-  local seq = string.match(turn, '^%d+')
-  local costs, id = costs_of(text), client .. '.' .. seq
+local function request(group, op, text, rest, again)
+  local turn, level, wait, enqueued, fast = string.match(rest, '^(%S+) (%d+) (%-?%d+) (%d+) (%d)$')
+  local priority = math.min(tonumber(level) + 1, group.priorities)
+  local id = client .. '.' .. string.match(turn, '^%d+')
   if again or op == 'return' then
-    local value = redis.call('HGET', group.records, id)
-    if value then
-      return { 'G', value }
-    end
-    local entry, _, position = find(group, id)
-    if entry then
-      return { 'Q', entry.text, position, 0, 1 }
-    end
-    local before = find_taken(group, turn) or group.holds and is_held(group, id, text) and now
-    if before then
-      return admitted(group, tonumber(before))
+    local known = part_of('queue').known(group, id)
+    local before = not known and (find_taken(group, turn) or group.holds and part_of('held').has(group, id, text) and now)
+    if known or before then
+      return known or admitted(group, tonumber(before))
     end
   end
-  local position, deadline, estimate = ahead_of(group, priority) + 1, wait, 0
-  if op ~= 'return' then
-    if position == 1 and paused_until(group) == 0 and fits(group, costs) then
-      charge(group, text, id)
-      note_taken(group, turn, int(now))
-      return admitted(group, now)
-    end
-    if fast or wait == 0 or op == 'submit' then
-      estimate = wait_for(group, costs, costs_ahead(group, priority) or {})
-      estimate = math.max(estimate, paused_until(group) - now)
-    end
-    if wait == 0 or fast and wait > 0 and estimate > wait then
-      return { 'T', estimate }
-    end
-    save(group)
-    if not has_room(group, priority) then
-      return { 'F' }
-    end
-    deadline = wait > 0 and now + wait or 0
+  local queue = queue_of(group)
+  local first = not queue or queue.is_first(group, priority)
+  if op ~= 'return' and first and paused_until(group) == 0 and fits(group, costs_of(text)) then
+    charge(group, text, id)
+    note_taken(group, turn, int(now))
+    return admitted(group, now)
   end
-  enqueued = enqueued > 0 and enqueued or arrival(group)
-  local entry = entry_of(table.concat({ client, seq, int(enqueued), int(deadline), text }, ' '))
-  local lapsed = join(group, priority, entry)
-  return { 'Q', entry.text, position, estimate, lapsed }
+  wait, enqueued = tonumber(wait), tonumber(enqueued)
+  return part_of('queue').wait(group, op, id, priority, text, wait, enqueued, fast == '1')
 end
 
-return run(8, function(group, a)
-  look(group)
-  local op, text = ARGV[a], ARGV[a + 3]
+-- Hits and checks mostly cost the usual, and look alike.
+local function read(entry)
+  if entry == 'hit -' then
+    return 'hit', '-'
+  end
+  return string.match(entry, '^(%l+) (%S+) ?(.*)$')
+end
+
+-- @include run
+
+return run(2, function(group, a)
+  local op, text, rest = read(ARGV[a])
   if op == 'hit' or op == 'check' then
     return answer(group, text, op == 'hit')
   elseif op == 'shadow' then
-    return answer(group, text, true, client .. '.' .. ARGV[a + 1])
+    return answer(group, text, true, client .. '.' .. rest)
   end
-  local priority = math.min(tonumber(ARGV[a + 2]) + 1, group.priorities)
-  local wait, enqueued = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5])
-  return request(group, op, ARGV[a + 1], priority, text, wait, enqueued, ARGV[a + 6] == '1', ARGV[a + 7] == '1')
+  return request(group, op, text, rest, ARGV[a + 1] == '1')
 end, function(group)
-  if group.joined then
-    keep(group)
-  end
   save_taken(group)
-  nudge(group)
+  if group.looked then
+    part_of('queue').finish(group)
+  end
 end)

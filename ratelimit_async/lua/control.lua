@@ -3,7 +3,7 @@
 --          'version' -> a number that rises with every change
 --          the clients that are alive: id -> until when, us
 -- ARGV:    op (pause, configure, read or leave), field, value, prefix of the reply channels, version known, client,
---          us that it counts as alive from now on
+--          us that it counts as alive from now on, 0 for one that only looks and never counts
 --          pause: us (-1: until resumed; 0: resume); configure: JSON, '' to remove
 -- Reply:   {version, clients alive, field, value, ...}, or the first two where the version is the one known
 -- Cost:    O(fields + log clients)
@@ -26,7 +26,7 @@ redis.call('ZREMRANGEBYSCORE', clients, '-inf', int(now))
 local came = 0
 if op == 'leave' then
   redis.call('ZREM', clients, client)
-else
+elseif lease > 0 then
   came = redis.call('ZADD', clients, int(now + lease), client)
   redis.call('PEXPIRE', clients, math.ceil(lease / 1000))
 end

@@ -13,10 +13,10 @@ return run(1, function(group, a)
   for seq, text in string.gmatch(ARGV[a], '(%S+) (%S+)') do
     local id = client .. '.' .. seq
     -- One whose lease had ended still runs, and counts again.
-    if is_held(group, id, text) then
+    if part_of('held').has(group, id, text) then
       redis.call('ZADD', group.held, int(now + client_lease), id .. ' ' .. text)
     else
-      hold(group, id, text)
+      part_of('held').add(group, id, text)
     end
   end
   return 1

@@ -167,10 +167,10 @@ function ops.work(group, _, room, names, running, grace)
   for id, token, costs in string.gmatch(running, '(%S+) (%S+) (%S+)') do
     if redis.call('ZSCORE', group.started, id .. ' ' .. token) then
       put(group.started, now + client_lease, id .. ' ' .. token)
-      if group.holds and is_held(group, '*.' .. id, costs) then
+      if group.holds and part_of('held').has(group, '*.' .. id, costs) then
         redis.call('ZADD', group.held, int(now + client_lease), '*.' .. id .. ' ' .. costs)
       elseif group.holds then
-        hold(group, '*.' .. id, costs)
+        part_of('held').add(group, '*.' .. id, costs)
       end
     else
       lost[#lost + 1] = id

@@ -2,6 +2,8 @@
 
 from typing import assert_type
 
+import httpx
+import httpx2
 from redis.credentials import UsernamePasswordCredentialProvider
 
 from ratelimit_async import (
@@ -17,6 +19,8 @@ from ratelimit_async import (
     Ticket,
     Upstream,
 )
+from ratelimit_async.contrib import httpx2 as limited_httpx2
+from ratelimit_async.contrib.httpx import RateLimitTransport, host_of
 
 limiter = RateLimiter(
     "memory://",
@@ -78,3 +82,21 @@ async def main() -> None:
         async with limiter.acquire("a", priority=0) as grant:
             assert_type(grant, Grant)
             await grant.settle({"tokens": 3})
+
+
+def used(response: httpx.Response) -> dict[str, int] | None:
+    return None if response.is_error else {"tokens": len(response.text)}
+
+
+transport = RateLimitTransport(
+    limiter, "a", by=host_of, cost=lambda request: {"tokens": len(request.content)}, settle=used, timeout=None
+)
+client = httpx.AsyncClient(transport=transport, mounts={"https://": RateLimitTransport(limiter)})
+client2 = httpx2.AsyncClient(
+    transport=limited_httpx2.RateLimitTransport(
+        limiter,
+        lambda request: request.url.host,
+        priority="high",
+        rejected=lambda response: response.status_code == 503,
+    )
+)

@@ -3,9 +3,6 @@
 -- sc: two of these, the previous one counted by the share of it that a sliding window would still cover;
 --     a string 'period:index:current:previous'.
 
-local fixed = {}
-algorithms.fw = fixed
-
 local function numbers_of(limit, pattern, what)
   local state = redis.call('GET', limit.key)
   if not state then
@@ -27,138 +24,147 @@ local function life_of(us)
   return int(math.ceil(us / 1000) + 1000)
 end
 
-function fixed.open(limit)
-  limit.index = math.floor(now / limit.period)
-  local period, index, used = numbers_of(limit, '^(%d+):(%d+):(-?%d+)$', 'fixed window')
-  if index and period ~= limit.period then
-    -- What a window of another length still counts is counted in this one.
-    limit.used = (index + 1) * period > now and used or 0
-  elseif index and index >= limit.index then
-    limit.index, limit.used = index, used
+parts.fw = function()
+  local fixed = {}
+
+  function fixed.open(limit)
+    limit.index = math.floor(now / limit.period)
+    local period, index, used = numbers_of(limit, '^(%d+):(%d+):(-?%d+)$', 'fixed window')
+    if index and period ~= limit.period then
+      -- What a window of another length still counts is counted in this one.
+      limit.used = (index + 1) * period > now and used or 0
+    elseif index and index >= limit.index then
+      limit.index, limit.used = index, used
+    end
   end
-end
 
-fixed.free_in = rest_of
+  fixed.free_in = rest_of
 
-function fixed.gone_at(limit, stamp)
-  return (math.floor(stamp / limit.period) + 1) * limit.period
-end
-
-function fixed.wait(limit, demand)
-  local used = math.min(limit.used, limit.amount)
-  local missing = used + held_of(limit) + demand - limit.amount
-  if missing <= 0 then
-    return 0
+  function fixed.gone_at(limit, stamp)
+    return (math.floor(stamp / limit.period) + 1) * limit.period
   end
-  -- A call that ends in the window it began in leaves the next one free.
-  local cycle = math.max(math.ceil((cycle_of(limit) - limit.period) / limit.period), 1) * limit.period
-  return math.floor((missing - 1) / limit.amount) * cycle + wait_within(limit, math.min(demand, limit.amount))
-end
 
-function fixed.reset_in(limit)
-  return limit.used > 0 and rest_of(limit) or 0
-end
+  function fixed.wait(limit, demand)
+    local used = math.min(limit.used, limit.amount)
+    local missing = used + held_of(limit) + demand - limit.amount
+    if missing <= 0 then
+      return 0
+    end
+    -- A call that ends in the window it began in leaves the next one free.
+    local cycle = math.max(math.ceil((cycle_of(limit) - limit.period) / limit.period), 1) * limit.period
+    return math.floor((missing - 1) / limit.amount) * cycle + wait_within(limit, math.min(demand, limit.amount))
+  end
 
-function fixed.charge(limit, cost)
-  limit.used = limit.used + cost
-  limit.dirty = true
-end
+  function fixed.reset_in(limit)
+    return limit.used > 0 and rest_of(limit) or 0
+  end
 
-function fixed.save(limit)
-  local state = int(limit.period) .. ':' .. int(limit.index) .. ':' .. int(limit.used)
-  redis.call('SET', limit.key, state, 'PX', life_of(rest_of(limit)))
-end
-
-function fixed.shift(limit, stamp, delta)
-  if math.floor(stamp / limit.period) == limit.index then
-    limit.used = math.max(limit.used + delta, 0)
+  function fixed.charge(limit, cost)
+    limit.used = limit.used + cost
     limit.dirty = true
   end
-end
 
-local counter = {}
-algorithms.sc = counter
+  function fixed.save(limit)
+    local state = int(limit.period) .. ':' .. int(limit.index) .. ':' .. int(limit.used)
+    redis.call('SET', limit.key, state, 'PX', life_of(rest_of(limit)))
+  end
 
--- Rounded up: a share of a request counts as one.
-local function decayed(limit, count, elapsed)
-  return math.ceil(count * math.max(limit.period - elapsed, 0) / limit.period)
-end
-
-local function recount(limit)
-  local elapsed = math.max(now - limit.index * limit.period, 0)
-  limit.used = limit.current + decayed(limit, limit.previous, elapsed)
-end
-
-function counter.open(limit)
-  limit.index, limit.current, limit.previous = math.floor(now / limit.period), 0, 0
-  local period, index, current, previous = numbers_of(limit, '^(%d+):(%d+):(%d+):(%d+)$', 'sliding counter')
-  if index and period ~= limit.period then
-    local ends = (index + 1) * period
-    if ends > now then
-      limit.current = current + math.ceil(previous * (ends - now) / period)
-    elseif ends + period > now then
-      limit.current = math.ceil(current * (ends + period - now) / period)
+  function fixed.shift(limit, stamp, delta)
+    if math.floor(stamp / limit.period) == limit.index then
+      limit.used = math.max(limit.used + delta, 0)
+      limit.dirty = true
     end
-  elseif index and index >= limit.index then
-    limit.index, limit.current, limit.previous = index, current, previous
-  elseif index == limit.index - 1 then
-    limit.previous = current
   end
-  recount(limit)
+
+  return fixed
 end
 
--- us into a window at which no more than `room` is left of the `count` of the one before.
-local function decays_in(limit, count, room)
-  if count <= room then
-    return 0
-  end
-  local elapsed = math.ceil(limit.period * (count - room) / count)
-  while elapsed > 0 and decayed(limit, count, elapsed - 1) <= room do
-    elapsed = elapsed - 1
-  end
-  while elapsed < limit.period and decayed(limit, count, elapsed) > room do
-    elapsed = elapsed + 1
-  end
-  return elapsed
-end
+parts.sc = function()
+  local counter = {}
 
-function counter.free_in(limit, units)
-  local room = limit.used - units
-  if limit.current <= room then
-    return limit.index * limit.period + decays_in(limit, limit.previous, room - limit.current) - now
+  -- Rounded up: a share of a request counts as one.
+  local function decayed(limit, count, elapsed)
+    return math.ceil(count * math.max(limit.period - elapsed, 0) / limit.period)
   end
-  return rest_of(limit) + decays_in(limit, limit.current, math.max(room, 0))
-end
 
-counter.wait = algorithms.sw.wait
-
-function counter.reset_in(limit)
-  if limit.current > 0 then
-    return rest_of(limit) + limit.period
+  local function recount(limit)
+    local elapsed = math.max(now - limit.index * limit.period, 0)
+    limit.used = limit.current + decayed(limit, limit.previous, elapsed)
   end
-  return limit.used > 0 and rest_of(limit) or 0
-end
 
-function counter.charge(limit, cost)
-  limit.current = limit.current + cost
-  limit.used = limit.used + cost
-  limit.dirty = true
-end
-
-function counter.save(limit)
-  local state = int(limit.period) .. ':' .. int(limit.index) .. ':' .. int(limit.current) .. ':' .. int(limit.previous)
-  redis.call('SET', limit.key, state, 'PX', life_of(rest_of(limit) + limit.period))
-end
-
-function counter.shift(limit, stamp, delta)
-  local index = math.floor(stamp / limit.period)
-  if index == limit.index then
-    limit.current = math.max(limit.current + delta, 0)
-  elseif index == limit.index - 1 then
-    limit.previous = math.max(limit.previous + delta, 0)
-  else
-    return
+  function counter.open(limit)
+    limit.index, limit.current, limit.previous = math.floor(now / limit.period), 0, 0
+    local period, index, current, previous = numbers_of(limit, '^(%d+):(%d+):(%d+):(%d+)$', 'sliding counter')
+    if index and period ~= limit.period then
+      local ends = (index + 1) * period
+      if ends > now then
+        limit.current = current + math.ceil(previous * (ends - now) / period)
+      elseif ends + period > now then
+        limit.current = math.ceil(current * (ends + period - now) / period)
+      end
+    elseif index and index >= limit.index then
+      limit.index, limit.current, limit.previous = index, current, previous
+    elseif index == limit.index - 1 then
+      limit.previous = current
+    end
+    recount(limit)
   end
-  recount(limit)
-  limit.dirty = true
+
+  -- us into a window at which no more than `room` is left of the `count` of the one before.
+  local function decays_in(limit, count, room)
+    if count <= room then
+      return 0
+    end
+    local elapsed = math.ceil(limit.period * (count - room) / count)
+    while elapsed > 0 and decayed(limit, count, elapsed - 1) <= room do
+      elapsed = elapsed - 1
+    end
+    while elapsed < limit.period and decayed(limit, count, elapsed) > room do
+      elapsed = elapsed + 1
+    end
+    return elapsed
+  end
+
+  function counter.free_in(limit, units)
+    local room = limit.used - units
+    if limit.current <= room then
+      return limit.index * limit.period + decays_in(limit, limit.previous, room - limit.current) - now
+    end
+    return rest_of(limit) + decays_in(limit, limit.current, math.max(room, 0))
+  end
+
+  counter.wait = part_of('sw').wait
+
+  function counter.reset_in(limit)
+    if limit.current > 0 then
+      return rest_of(limit) + limit.period
+    end
+    return limit.used > 0 and rest_of(limit) or 0
+  end
+
+  function counter.charge(limit, cost)
+    limit.current = limit.current + cost
+    limit.used = limit.used + cost
+    limit.dirty = true
+  end
+
+  function counter.save(limit)
+    local state = int(limit.period) .. ':' .. int(limit.index) .. ':' .. int(limit.current) .. ':' .. int(limit.previous)
+    redis.call('SET', limit.key, state, 'PX', life_of(rest_of(limit) + limit.period))
+  end
+
+  function counter.shift(limit, stamp, delta)
+    local index = math.floor(stamp / limit.period)
+    if index == limit.index then
+      limit.current = math.max(limit.current + delta, 0)
+    elseif index == limit.index - 1 then
+      limit.previous = math.max(limit.previous + delta, 0)
+    else
+      return
+    end
+    recount(limit)
+    limit.dirty = true
+  end
+
+  return counter
 end

@@ -5,8 +5,62 @@
 -- written by save_shifts(limit); where it can be said, gone_at(limit, stamp) is when that no longer counts. `used` is what counts now,
 -- in parts of which a unit has `scale`; demand and cost are in units, waits in us. What runs is counted beside `used`.
 
-local algorithms = {}
-local held_of, cycle_of, gone_in, wait_within
+-- What runs counts besides what is charged.
+local function held_of(limit)
+  return limit.holds and part_of('held').of(limit) or 0
+end
+
+-- us after which a limit can pass its amount again.
+local function cycle_of(limit)
+  return limit.period + (limit.finish and part_of('held').mean(limit.group) or 0)
+end
+
+-- us until what ends in `wait` us no longer counts.
+local function gone_in(limit, wait)
+  if not limit.finish then
+    return wait
+  elseif limit.does.gone_at then
+    return limit.does.gone_at(limit, now + wait) - now
+  end
+  return wait + limit.period
+end
+
+-- us until a demand of at most the amount passes. Where calls that run are in its way: once their leases end if nobody
+-- renews them or, to `guess`, once they have run as long as calls do on average.
+local function wait_within(limit, demand)
+  local group, scale = limit.group, limit.scale
+  local held = held_of(limit) * scale
+  local missing = limit.used + held + (demand - limit.amount) * scale
+  if missing <= 0 then
+    return 0
+  elseif missing <= limit.used or not limit.holds then
+    return limit.does.free_in(limit, missing)
+  end
+  local beyond = math.ceil((missing - limit.used) / scale)
+  if not group.guess then
+    return gone_in(limit, part_of('held').lapses_in(limit, beyond))
+  end
+  -- While nobody knows how long calls run, nothing is refused for it.
+  local wait = gone_in(limit, part_of('held').mean(group) * beyond / limit.amount)
+  -- What ends fills the bucket, and has to drain.
+  return limit.kind == 'tb' and math.max(wait, limit.does.free_in(limit, missing)) or wait
+end
+
+-- Charges are kept in memory until here: a write that fails must find nothing popped, recorded or told.
+local function save(group)
+  for _, limit in ipairs(group.limits) do
+    if limit.shifts then
+      limit.does.save_shifts(limit)
+    end
+    if limit.dirty then
+      limit.does.save(limit)
+      limit.dirty = false
+    end
+  end
+  if group.holding or group.sums_dirty then
+    part_of('held').save(group)
+  end
+end
 
 -- @include sliding_window
 -- @include fixed_windows
@@ -17,11 +71,11 @@ local function limits_of(group)
   if not group.opened then
     group.opened = true
     for _, limit in ipairs(group.limits) do
-      limit.does = algorithms[limit.kind]
+      limit.does = part_of(limit.kind)
       limit.does.open(limit)
     end
     if group.holds then
-      lapse_held(group)
+      part_of('held').lapse(group)
     end
   end
   return group.limits
@@ -30,7 +84,7 @@ end
 local function fits(group, costs)
   for _, limit in ipairs(limits_of(group)) do
     local cost = cost_of(limit, costs)
-    local held = limit.holds and held_of(limit) or 0
+    local held = held_of(limit)
     if cost > 0 and limit.used + (held + cost - limit.amount) * limit.scale > 0 then
       return false
     end
@@ -48,7 +102,7 @@ local function charge(group, text, id)
     end
   end
   if group.holds and id then
-    hold(group, id, text)
+    part_of('held').add(group, id, text)
   end
 end
 
@@ -62,7 +116,7 @@ end
 -- Gives back all that a grant was charged whose call never ran.
 local function give_back(group, id, text, stamp)
   if group.holds then
-    unhold(group, id, text)
+    part_of('held').remove(group, id, text)
   end
   for _, limit in ipairs(limits_of(group)) do
     local cost = cost_of(limit, costs_of(text))
@@ -97,7 +151,7 @@ end
 local function reset_of(limit)
   local reset = limit.does.reset_in(limit)
   if limit.holds and held_of(limit) > 0 then
-    reset = math.max(reset, gone_in(limit, last_lapse(limit)))
+    reset = math.max(reset, gone_in(limit, part_of('held').last_lapse(limit)))
   end
   return math.ceil(reset)
 end

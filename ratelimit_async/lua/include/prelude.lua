@@ -3,10 +3,10 @@
 -- A call carries groups, one per limit key, each with the key's configuration and its entries:
 --   ARGV[1] client id   ARGV[2] client lease, us   ARGV[3] driver lease, us (0: this client drives nothing)
 --   ARGV[4] prefix of the reply channels   ARGV[5] number of groups, then per group:
---   priorities, max_size, overflow, promote (us after which a waiter is lifted a level, 0: never),
---   paused (until when, us; -1 without end; 0 not), cached (1: processes keep denials of this key), number of limits,
---   (kind, unit, amount, period in us, drain) per limit, number of entries, the entries' fields
---   KEYS per group: driver, clients, records, leases, held, pause, work, taken by this client, one queue per priority,
+--   header, paused (until when, us; -1 without end; 0 not), number of entries, the entries' fields
+--   header, words in one: priorities, max_size, overflow, promote (us after which a waiter is lifted a level, 0: never),
+--   cached (1: processes keep denials of this key), then kind, unit, amount, period in us and drain per limit
+--   KEYS per group: driver, clients, records, held, work, taken by this client, leases, pause, one queue per priority,
 --   one state per limit but concurrent ones;
 --   for scripts that include tasks also: tasks, workers, started, delayed, parked, dead, ended
 -- kind: sw, fw, sc, tb or cc (see the algorithms' files), with '+' where a charge counts from the call's end.
@@ -26,8 +26,23 @@ local TASK_TTL = 30 * 24 * 3600 * 1000
 -- What one script looks through of anything that may be long.
 local BATCH = 100
 
+-- Most of a script's start is the making of its functions: those of a part are made when something first needs them.
+local parts, made = {}, {}
+
+local function part_of(name)
+  local part = made[name]
+  if not part then
+    part = parts[name]()
+    made[name] = part
+  end
+  return part
+end
+
 -- For the scripts that know of durable tasks: reads a group's further keys from KEYS[k] on.
 local open_tasks
+
+-- For the scripts that know of the queue: writes what waiting requests cost, where a group has `extra` of it.
+local save_work
 
 local function int(number)
   return string.format('%.0f', number)
@@ -58,70 +73,133 @@ local function go_on_when_full(group)
   redis.call('ZREM', group.leases, '')
 end
 
+local headers = {}
+
+-- Many groups of a call are configured alike.
+local function header_of(text)
+  local header = headers[text]
+  if header then
+    return header
+  end
+  local priorities, max_size, overflow, promote, cached, rest =
+    string.match(text, '^(%d+) (%d+) (%S+) (%d+) (%d) ?(.*)$')
+  header = {
+    priorities = tonumber(priorities),
+    max_size = tonumber(max_size),
+    overflow = overflow,
+    promote = tonumber(promote),
+    cached = cached == '1',
+    usual = { requests = 1 },
+    limits = {},
+  }
+  for kind, unit, amount, period, drain in string.gmatch(rest, '(%S+) (%S+) (%d+) (%d+) (%d+)') do
+    local limit = {
+      kind = string.sub(kind, 1, 2),
+      unit = unit,
+      amount = tonumber(amount),
+      period = tonumber(period),
+      drain = tonumber(drain),
+      finish = #kind == 3,
+    }
+    limit.holds = limit.finish or limit.kind == 'cc'
+    header.holds = header.holds or limit.holds
+    if limit.kind == 'cc' then
+      header.usual[unit] = 1
+    end
+    header.limits[#header.limits + 1] = limit
+  end
+  for _, limit in ipairs(header.limits) do
+    limit.usual = header.usual[limit.unit] or 0
+  end
+  headers[text] = header
+  return header
+end
+
+-- Fields that most scripts set are named here: a table that grows is copied.
 local function open_group(a, k)
+  local header = header_of(ARGV[a])
+  local levels = header.priorities
   local group = {
-    priorities = tonumber(ARGV[a]),
-    max_size = tonumber(ARGV[a + 1]),
-    overflow = ARGV[a + 2],
-    promote = tonumber(ARGV[a + 3]),
-    paused = tonumber(ARGV[a + 4]),
-    cached = ARGV[a + 5] == '1',
+    priorities = levels,
+    max_size = header.max_size,
+    overflow = header.overflow,
+    promote = header.promote,
+    cached = header.cached,
+    usual = header.usual,
+    holds = header.holds,
+    paused = tonumber(ARGV[a + 1]),
     driver = KEYS[k],
     clients = KEYS[k + 1],
     records = KEYS[k + 2],
-    leases = KEYS[k + 3],
-    held = KEYS[k + 4],
-    pause = KEYS[k + 5],
-    work = KEYS[k + 6],
-    taken = KEYS[k + 7],
-    queues = {},
+    held = KEYS[k + 3],
+    work = KEYS[k + 4],
+    taken = KEYS[k + 5],
+    leases = KEYS[k + 6],
+    pause = KEYS[k + 7],
+    queues = { unpack(KEYS, k + 8, k + 7 + levels) },
     limits = {},
-    usual = { requests = 1 },
     alive = {},
     next = -1,
+    signs = k + 6,
+    quiet = nil,
+    depths = nil,
+    depth = nil,
+    opened = nil,
+    looked = nil,
+    watched = nil,
   }
-  -- What a look finds in the usual case is that none of these is there.
-  group.signs = { group.leases, group.pause }
-  local limits = tonumber(ARGV[a + 6])
-  a, k = a + 7, k + 8
-  for p = 1, group.priorities do
-    group.queues[p] = KEYS[k]
-    group.signs[p + 2] = KEYS[k]
-    k = k + 1
-  end
-  for i = 1, limits do
-    local kind = ARGV[a]
+  k = k + 8 + levels
+  for i, given in ipairs(header.limits) do
     local limit = {
       group = group,
-      kind = string.sub(kind, 1, 2),
-      unit = ARGV[a + 1],
-      amount = tonumber(ARGV[a + 2]),
-      period = tonumber(ARGV[a + 3]),
-      drain = tonumber(ARGV[a + 4]),
-      finish = string.sub(kind, 3) == '+',
+      kind = given.kind,
+      unit = given.unit,
+      amount = given.amount,
+      period = given.period,
+      drain = given.drain,
+      finish = given.finish,
+      holds = given.holds,
+      usual = given.usual,
       scale = 1,
       used = 0,
+      key = nil,
+      does = nil,
+      dirty = nil,
+      base = nil,
+      total = nil,
+      newest = nil,
     }
-    if limit.kind == 'cc' then
-      group.usual[limit.unit] = 1
-    else
+    if given.kind ~= 'cc' then
       limit.key = KEYS[k]
       k = k + 1
     end
-    limit.holds = limit.finish or limit.kind == 'cc'
-    group.holds = group.holds or limit.holds
     group.limits[i] = limit
-    a = a + 5
-  end
-  for _, limit in ipairs(group.limits) do
-    limit.usual = group.usual[limit.unit] or 0
   end
   if open_tasks then
     k = open_tasks(group, k)
   end
-  return group, a, k
+  return group, a + 2, k
 end
 
 local function cost_of(limit, costs)
   return costs[limit.unit] or limit.usual
+end
+
+-- Whether anybody may wait, be granted and not yet run, or be paused: one command tells the usual case.
+local function is_quiet(group)
+  if group.quiet == nil then
+    group.quiet = redis.call('EXISTS', unpack(KEYS, group.signs, group.signs + group.priorities + 1)) == 0
+  end
+  return group.quiet
+end
+
+-- Until when, us, the key is paused, for itself or by name; -1: without end; 0: it is not.
+local function paused_until(group)
+  local pause = group.paused > now and group.paused or group.paused < 0 and -1 or 0
+  if pause >= 0 and not is_quiet(group) then
+    group.own_pause = group.own_pause or tonumber(redis.call('GET', group.pause) or 0)
+    local own = group.own_pause
+    pause = own < 0 and -1 or math.max(pause, own > now and own or 0)
+  end
+  return pause
 end

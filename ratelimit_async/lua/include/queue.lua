@@ -5,8 +5,6 @@
 -- records: id -> 'G stamp priority limit remaining reset entry' (granted, not yet claimed) or 'D reason' (dropped).
 -- leases: id -> when its record is taken back. clients: client -> when it counts as gone.
 -- An entry of a durable task has '*name' for a client; it waits for any process that has the task, and its id is '*.seq'.
--- taken: what a client was charged for lately, to be told again where the reply was lost; a line 'turn stamp' each,
--- turn: the id's number, with '/n' where it is requested for the nth time more.
 -- pause: until when, us, or -1. work: 'priority unit' -> what those waiting cost beyond the usual.
 
 local function entry_of(text)
@@ -45,25 +43,6 @@ local function is_live(group, entry)
   return entry.task or (entry.deadline == 0 or entry.deadline > now) and is_alive(group, entry.client)
 end
 
--- Whether anybody may wait, be granted and not yet run, or be paused: one command tells the usual case.
-local function is_quiet(group)
-  if group.quiet == nil then
-    group.quiet = redis.call('EXISTS', unpack(group.signs)) == 0
-  end
-  return group.quiet
-end
-
--- Until when, us, the key is paused, for itself or by name; -1: without end; 0: it is not.
-local function paused_until(group)
-  local pause = group.paused > now and group.paused or group.paused < 0 and -1 or 0
-  if pause >= 0 and not is_quiet(group) then
-    group.own_pause = group.own_pause or tonumber(redis.call('GET', group.pause) or 0)
-    local own = group.own_pause
-    pause = own < 0 and -1 or math.max(pause, own > now and own or 0)
-  end
-  return pause
-end
-
 local function depths_of(group)
   if not group.depths then
     group.depths, group.depth = {}, 0
@@ -84,6 +63,20 @@ local function best_of(group)
   end
 end
 
+function save_work(group)
+  for field, extra in pairs(group.extra) do
+    if extra ~= 0 then
+      redis.call('HINCRBY', group.work, field, int(extra))
+    end
+  end
+  if group.depth == 0 then
+    redis.call('DEL', group.work)
+  else
+    redis.call('PEXPIRE', group.work, QUEUE_TTL)
+  end
+  group.extra = nil
+end
+
 -- An entry has come to (1) or gone from (-1) a level; what it costs beyond the usual is kept beside its level's length.
 local function count(group, priority, entry, sign)
   local depths = depths_of(group)
@@ -101,21 +94,6 @@ local function count(group, priority, entry, sign)
   end
 end
 
-local function save_work(group)
-  for field, extra in pairs(group.extra or {}) do
-    if extra ~= 0 then
-      redis.call('HINCRBY', group.work, field, int(extra))
-    end
-  end
-  if group.extra then
-    if group.depth == 0 then
-      redis.call('DEL', group.work)
-    else
-      redis.call('PEXPIRE', group.work, QUEUE_TTL)
-    end
-    group.extra = nil
-  end
-end
 
 local function ahead_of(group, priority)
   local ahead = 0
@@ -131,7 +109,9 @@ local function costs_ahead(group, priority)
   if waiting == 0 then
     return nil
   end
-  save_work(group)
+  if group.extra then
+    save_work(group)
+  end
   local ahead = {}
   for _, limit in ipairs(group.limits) do
     ahead[limit.unit] = waiting * (group.usual[limit.unit] or 0)
@@ -199,32 +179,6 @@ local function arrived(group, priority, entry)
   end
 end
 
--- Long enough for a reply that was lost to be asked for again.
-local TAKEN_TTL, TAKEN_MOST = 20000, 32768
-
-local function note_taken(group, turn, stamp)
-  group.noted = group.noted or {}
-  table.insert(group.noted, turn .. ' ' .. stamp .. '\n')
-end
-
-local function save_taken(group)
-  if group.noted then
-    local length = redis.call('APPEND', group.taken, table.concat(group.noted))
-    if length > TAKEN_MOST then
-      redis.call('SET', group.taken, string.match(redis.call('GET', group.taken), '\n(.*)$', length / 2))
-    end
-    redis.call('PEXPIRE', group.taken, TAKEN_TTL)
-    group.noted = nil
-  end
-end
-
--- When a turn was charged whose reply was lost, us.
-local function find_taken(group, turn)
-  group.was_taken = group.was_taken or '\n' .. (redis.call('GET', group.taken) or '')
-  local _, last = string.find(group.was_taken, '\n' .. turn .. ' ', 1, true)
-  return last and string.match(group.was_taken, '^%d+', last + 1)
-end
-
 local function append(group, priority, entry)
   redis.call('RPUSH', group.queues[priority], entry.text)
   arrived(group, priority, entry)
@@ -238,24 +192,22 @@ end
 
 -- Arrival order is kept: an entry that comes back stands before all that came after it.
 local function insert(group, priority, entry)
-  local queue, start = group.queues[priority], 0
-  local last = redis.call('LINDEX', queue, -1)
-  if not last or entry_of(last).since <= entry.since then
+  local queue, first, past = group.queues[priority], 0, depths_of(group)[priority]
+  local after
+  while first < past do
+    local middle = math.floor((first + past) / 2)
+    local text = redis.call('LINDEX', queue, middle)
+    if entry_of(text).since > entry.since then
+      past, after = middle, text
+    else
+      first = middle + 1
+    end
+  end
+  if not after then
     return append(group, priority, entry)
   end
-  while true do
-    local texts = redis.call('LRANGE', queue, start, start + BATCH - 1)
-    for _, text in ipairs(texts) do
-      if entry_of(text).since > entry.since then
-        redis.call('LINSERT', queue, 'BEFORE', text, entry.text)
-        return arrived(group, priority, entry)
-      end
-    end
-    if #texts < BATCH then
-      return append(group, priority, entry)
-    end
-    start = start + BATCH
-  end
+  redis.call('LINSERT', queue, 'BEFORE', after, entry.text)
+  arrived(group, priority, entry)
 end
 
 -- Takes back what was granted and not claimed within its lease; the grant goes to the next, its owner, if alive, to its place.

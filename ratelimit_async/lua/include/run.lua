@@ -2,29 +2,32 @@
 
 -- arity: fields per entry. serve(group, first) gets where an entry begins in ARGV; finish(group) ends a group.
 local function run(arity, serve, finish)
+  local function serve_all(group, first, entries)
+    local reply = {}
+    for e = 1, entries do
+      reply[e + 1] = serve(group, first + (e - 1) * arity)
+    end
+    save(group)
+    if finish then
+      finish(group)
+    end
+    if group.extra then
+      save_work(group)
+    end
+    if group.freed and group.cached then
+      tell('all', 'x ' .. group.driver)
+    end
+    reply[1] = math.ceil(group.next)
+    return reply
+  end
+
   local replies, a, k = {}, 6, 1
   for i = 1, tonumber(ARGV[5]) do
     local group
     group, a, k = open_group(a, k)
     local entries = tonumber(ARGV[a])
-    local first = a + 1
-    a = first + entries * arity
-    local ok, result = pcall(function()
-      local reply = {}
-      for e = 1, entries do
-        reply[e + 1] = serve(group, first + (e - 1) * arity)
-      end
-      save(group)
-      if finish then
-        finish(group)
-      end
-      save_work(group)
-      if group.freed and group.cached then
-        tell('all', 'x ' .. group.driver)
-      end
-      reply[1] = math.ceil(group.next)
-      return reply
-    end)
+    local ok, result = pcall(serve_all, group, a + 1, entries)
+    a = a + 1 + entries * arity
     if not ok and type(result) == 'table' then
       result = result.err
     end

@@ -3,173 +3,177 @@
 -- A sorted set: member = end of a bucket, us; score = all that was ever charged up to its end. Charges of one bucket
 -- share a member, so a window holds at most 1,000 (and the newest expired one, from which counting starts).
 
-local sliding = {}
-algorithms.sw = sliding
+parts.sw = function()
+  local sliding = {}
 
-local function bucket_of(limit, at)
-  local width = math.ceil(limit.period / 1000)
-  return (math.floor(at / width) + 1) * width
-end
-
--- However many have expired at once, it looks at few of them.
-local function drop_expired(limit)
-  local last, alive = 1, redis.call('ZCARD', limit.key) - 1
-  while alive - last > 1 do
-    local middle = math.floor((last + alive) / 2)
-    if tonumber(redis.call('ZRANGE', limit.key, middle, middle)[1]) + limit.period <= now then
-      last = middle
-    else
-      alive = middle
-    end
+  local function bucket_of(limit, at)
+    local width = math.ceil(limit.period / 1000)
+    return (math.floor(at / width) + 1) * width
   end
-  local base = redis.call('ZRANGE', limit.key, last, last, 'WITHSCORES')[2]
-  redis.call('ZREMRANGEBYRANK', limit.key, 0, last - 1)
-  return tonumber(base)
-end
 
-function sliding.open(limit)
-  local key, period = limit.key, limit.period
-  limit.base, limit.total, limit.newest = 0, 0, 0
-  local newest = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
-  if newest[1] then
-    limit.newest, limit.total = tonumber(newest[1]), tonumber(newest[2])
-    if limit.newest + period <= now then
-      redis.call('DEL', key)
-      limit.total, limit.newest = 0, 0
-    else
-      -- Of those that have expired the newest stays, to count from.
-      local oldest = redis.call('ZRANGE', key, 0, 1, 'WITHSCORES')
-      if tonumber(oldest[1]) + period <= now then
-        limit.base = tonumber(oldest[2])
-        if tonumber(oldest[3]) + period <= now then
-          limit.base = drop_expired(limit)
+  -- However many have expired at once, it looks at few of them.
+  local function drop_expired(limit)
+    local last, alive = 1, redis.call('ZCARD', limit.key) - 1
+    while alive - last > 1 do
+      local middle = math.floor((last + alive) / 2)
+      if tonumber(redis.call('ZRANGE', limit.key, middle, middle)[1]) + limit.period <= now then
+        last = middle
+      else
+        alive = middle
+      end
+    end
+    local base = redis.call('ZRANGE', limit.key, last, last, 'WITHSCORES')[2]
+    redis.call('ZREMRANGEBYRANK', limit.key, 0, last - 1)
+    return tonumber(base)
+  end
+
+  function sliding.open(limit)
+    local key, period = limit.key, limit.period
+    limit.base, limit.total, limit.newest = 0, 0, 0
+    local newest = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
+    if newest[1] then
+      limit.newest, limit.total = tonumber(newest[1]), tonumber(newest[2])
+      if limit.newest + period <= now then
+        redis.call('DEL', key)
+        limit.total, limit.newest = 0, 0
+      else
+        -- Of those that have expired the newest stays, to count from.
+        local oldest = redis.call('ZRANGE', key, 0, 1, 'WITHSCORES')
+        if tonumber(oldest[1]) + period <= now then
+          limit.base = tonumber(oldest[2])
+          if tonumber(oldest[3]) + period <= now then
+            limit.base = drop_expired(limit)
+          end
         end
       end
     end
+    limit.used = limit.total - limit.base
   end
-  limit.used = limit.total - limit.base
-end
 
-function sliding.gone_at(limit, stamp)
-  return bucket_of(limit, stamp) + limit.period
-end
+  function sliding.gone_at(limit, stamp)
+    return bucket_of(limit, stamp) + limit.period
+  end
 
-function sliding.free_in(limit, units)
-  if limit.shifts then
-    sliding.save_shifts(limit)
-  end
-  local freed = redis.call('ZRANGEBYSCORE', limit.key, int(limit.base + units), '+inf', 'LIMIT', 0, 1)
-  local bucket = tonumber(freed[1]) or math.max(bucket_of(limit, now), limit.newest)
-  return bucket + limit.period - now
-end
-
--- What passes now passes again a period later, so demand beyond the amount waits so many whole periods more.
-function sliding.wait(limit, demand)
-  local periods = math.floor((demand - 1) / limit.amount)
-  local wait = periods * cycle_of(limit)
-  return wait + wait_within(limit, demand - periods * limit.amount)
-end
-
-function sliding.reset_in(limit)
-  if limit.used <= 0 then
-    return 0
-  end
-  if limit.shifts then
-    sliding.save_shifts(limit)
-  end
-  local newest = limit.newest
-  if limit.dirty then
-    newest = math.max(bucket_of(limit, now), newest)
-  end
-  return newest + limit.period - now
-end
-
-function sliding.charge(limit, cost)
-  limit.total = limit.total + cost
-  limit.used = limit.used + cost
-  limit.dirty = true
-end
-
-function sliding.save(limit)
-  -- A clock that steps back must not write before the newest bucket: the scores would no longer rise with time.
-  local bucket = math.max(bucket_of(limit, now), limit.newest)
-  redis.call('ZADD', limit.key, int(limit.total), int(bucket))
-  if bucket ~= limit.newest then
-    limit.newest = bucket
-    redis.call('PEXPIRE', limit.key, int(math.ceil((bucket - now + limit.period) / 1000) + 1000))
-  end
-end
-
--- How much was charged in a bucket, and whether it is there.
-local function charged_in(limit, bucket)
-  local rank = redis.call('ZRANK', limit.key, int(bucket))
-  if not rank then
-    return 0
-  end
-  local two = redis.call('ZRANGE', limit.key, math.max(rank - 1, 0), rank, 'WITHSCORES')
-  return two[4] and two[4] - two[2] or tonumber(two[2])
-end
-
--- What was counted at `stamp` and is still there bounds what is taken off. Kept in memory: buckets after it have to be
--- changed one by one, which is done once for all that a call shifts.
-function sliding.shift(limit, stamp, delta)
-  local bucket = bucket_of(limit, stamp)
-  if bucket + limit.period <= now then
-    return
-  end
-  local shifts = limit.shifts or {}
-  if delta < 0 then
-    delta = math.max(delta, -charged_in(limit, bucket) - (shifts[bucket] or 0))
-  end
-  if delta ~= 0 then
-    limit.shifts = shifts
-    shifts[bucket] = (shifts[bucket] or 0) + delta
-    limit.total = limit.total + delta
-    limit.used = limit.used + delta
-  end
-end
-
-function sliding.save_shifts(limit)
-  local order, scores = {}, {}
-  for bucket in pairs(limit.shifts) do
-    order[#order + 1] = bucket
-  end
-  table.sort(order)
-  -- From the bucket before the first that changes, which stays as it is.
-  local rank = redis.call('ZRANK', limit.key, int(order[1])) or 1
-  local members = redis.call('ZRANGE', limit.key, math.max(rank - 1, 0), -1, 'WITHSCORES')
-  local i, before, shifted, kept, kept_score = 1, 0, 0, 0, 0
-  for n = 1, #order + 1 do
-    local bucket = order[n]
-    while members[i] and (not bucket or tonumber(members[i]) < bucket) do
-      before = tonumber(members[i + 1])
-      if n == 1 then
-        kept, kept_score = tonumber(members[i]), before
-      else
-        scores[#scores + 1] = before + shifted
-        scores[#scores + 1] = members[i]
-      end
-      i = i + 2
+  function sliding.free_in(limit, units)
+    if limit.shifts then
+      sliding.save_shifts(limit)
     end
-    if bucket then
-      shifted = shifted + limit.shifts[bucket]
-      if members[i] and tonumber(members[i]) == bucket then
+    local freed = redis.call('ZRANGEBYSCORE', limit.key, int(limit.base + units), '+inf', 'LIMIT', 0, 1)
+    local bucket = tonumber(freed[1]) or math.max(bucket_of(limit, now), limit.newest)
+    return bucket + limit.period - now
+  end
+
+  -- What passes now passes again a period later, so demand beyond the amount waits so many whole periods more.
+  function sliding.wait(limit, demand)
+    local periods = math.floor((demand - 1) / limit.amount)
+    local wait = periods * cycle_of(limit)
+    return wait + wait_within(limit, demand - periods * limit.amount)
+  end
+
+  function sliding.reset_in(limit)
+    if limit.used <= 0 then
+      return 0
+    end
+    if limit.shifts then
+      sliding.save_shifts(limit)
+    end
+    local newest = limit.newest
+    if limit.dirty then
+      newest = math.max(bucket_of(limit, now), newest)
+    end
+    return newest + limit.period - now
+  end
+
+  function sliding.charge(limit, cost)
+    limit.total = limit.total + cost
+    limit.used = limit.used + cost
+    limit.dirty = true
+  end
+
+  function sliding.save(limit)
+    -- A clock that steps back must not write before the newest bucket: the scores would no longer rise with time.
+    local bucket = math.max(bucket_of(limit, now), limit.newest)
+    -- Whole numbers up to 2^53 reach Redis as they are.
+    redis.call('ZADD', limit.key, limit.total, bucket)
+    if bucket ~= limit.newest then
+      limit.newest = bucket
+      redis.call('PEXPIRE', limit.key, math.ceil((bucket - now + limit.period) / 1000) + 1000)
+    end
+  end
+
+  -- How much was charged in a bucket, and whether it is there.
+  local function charged_in(limit, bucket)
+    local rank = redis.call('ZRANK', limit.key, int(bucket))
+    if not rank then
+      return 0
+    end
+    local two = redis.call('ZRANGE', limit.key, math.max(rank - 1, 0), rank, 'WITHSCORES')
+    return two[4] and two[4] - two[2] or tonumber(two[2])
+  end
+
+  -- What was counted at `stamp` and is still there bounds what is taken off. Kept in memory: buckets after it have to be
+  -- changed one by one, which is done once for all that a call shifts.
+  function sliding.shift(limit, stamp, delta)
+    local bucket = bucket_of(limit, stamp)
+    if bucket + limit.period <= now then
+      return
+    end
+    local shifts = limit.shifts or {}
+    if delta < 0 then
+      delta = math.max(delta, -charged_in(limit, bucket) - (shifts[bucket] or 0))
+    end
+    if delta ~= 0 then
+      limit.shifts = shifts
+      shifts[bucket] = (shifts[bucket] or 0) + delta
+      limit.total = limit.total + delta
+      limit.used = limit.used + delta
+    end
+  end
+
+  function sliding.save_shifts(limit)
+    local order, scores = {}, {}
+    for bucket in pairs(limit.shifts) do
+      order[#order + 1] = bucket
+    end
+    table.sort(order)
+    -- From the bucket before the first that changes, which stays as it is.
+    local rank = redis.call('ZRANK', limit.key, int(order[1])) or 1
+    local members = redis.call('ZRANGE', limit.key, math.max(rank - 1, 0), -1, 'WITHSCORES')
+    local i, before, shifted, kept, kept_score = 1, 0, 0, 0, 0
+    for n = 1, #order + 1 do
+      local bucket = order[n]
+      while members[i] and (not bucket or tonumber(members[i]) < bucket) do
         before = tonumber(members[i + 1])
+        if n == 1 then
+          kept, kept_score = tonumber(members[i]), before
+        else
+          scores[#scores + 1] = before + shifted
+          scores[#scores + 1] = members[i]
+        end
         i = i + 2
       end
-      scores[#scores + 1] = before + shifted
-      scores[#scores + 1] = int(bucket)
+      if bucket then
+        shifted = shifted + limit.shifts[bucket]
+        if members[i] and tonumber(members[i]) == bucket then
+          before = tonumber(members[i + 1])
+          i = i + 2
+        end
+        scores[#scores + 1] = before + shifted
+        scores[#scores + 1] = int(bucket)
+      end
+    end
+    limit.shifts = nil
+    -- Newest buckets that were emptied go: what is left decides when the window is unused again.
+    while #scores > 0 and scores[#scores - 1] == (scores[#scores - 3] or kept_score) do
+      redis.call('ZREM', limit.key, table.remove(scores))
+      table.remove(scores)
+    end
+    limit.newest = tonumber(scores[#scores]) or kept
+    if #scores > 0 then
+      redis.call('ZADD', limit.key, unpack(scores))
+      redis.call('PEXPIRE', limit.key, int(math.ceil((limit.newest - now + limit.period) / 1000) + 1000))
     end
   end
-  limit.shifts = nil
-  -- Newest buckets that were emptied go: what is left decides when the window is unused again.
-  while #scores > 0 and scores[#scores - 1] == (scores[#scores - 3] or kept_score) do
-    redis.call('ZREM', limit.key, table.remove(scores))
-    table.remove(scores)
-  end
-  limit.newest = tonumber(scores[#scores]) or kept
-  if #scores > 0 then
-    redis.call('ZADD', limit.key, unpack(scores))
-    redis.call('PEXPIRE', limit.key, int(math.ceil((limit.newest - now + limit.period) / 1000) + 1000))
-  end
+
+  return sliding
 end

@@ -160,6 +160,10 @@ end
 
 -- What time brings: retries come due, leases of what runs end, what has ended is forgotten, what nobody has is given up.
 local function sweep(group, grace)
+  if group.swept then
+    return
+  end
+  group.swept = true
   for _, member in ipairs(range(group.delayed, now)) do
     bring_back(group, group.delayed, member)
   end

@@ -1,0 +1,30 @@
+-- What this client was charged for lately, to be told again where the reply was lost.
+--
+-- taken: what a client was charged for lately, to be told again where the reply was lost; a line 'turn stamp' each,
+-- turn: the id's number, with '/n' where it is requested for the nth time more.
+
+-- Long enough for a reply that was lost to be asked for again.
+local TAKEN_TTL, TAKEN_MOST = 20000, 32768
+
+local function note_taken(group, turn, stamp)
+  group.noted = group.noted or {}
+  table.insert(group.noted, turn .. ' ' .. stamp .. '\n')
+end
+
+local function save_taken(group)
+  if group.noted then
+    local length = redis.call('APPEND', group.taken, table.concat(group.noted))
+    if length > TAKEN_MOST then
+      redis.call('SET', group.taken, string.match(redis.call('GET', group.taken), '\n(.*)$', length / 2))
+    end
+    redis.call('PEXPIRE', group.taken, TAKEN_TTL)
+    group.noted = nil
+  end
+end
+
+-- When a turn was charged whose reply was lost, us.
+local function find_taken(group, turn)
+  group.was_taken = group.was_taken or '\n' .. (redis.call('GET', group.taken) or '')
+  local _, last = string.find(group.was_taken, '\n' .. turn .. ' ', 1, true)
+  return last and string.match(group.was_taken, '^%d+', last + 1)
+end
