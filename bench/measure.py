@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,6 +86,36 @@ async def closed_loop(call: Callable[[], Awaitable[object]], callers: int, total
             await call()
 
     await asyncio.gather(*(loop() for _ in range(callers)))
+
+
+async def repeat(call: Callable[[], Awaitable[object]], callers: int, start: float, seconds: float) -> None:
+    """Let so many callers make a call again and again, from a time of the wall clock on, for so long."""
+
+    async def loop() -> None:
+        while True:
+            await call()
+
+    await asyncio.sleep(max(start - time.time(), 0))
+    tasks = [asyncio.create_task(loop()) for _ in range(callers)]
+    await asyncio.sleep(max(start + seconds - time.time(), 0))
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        # One that failed before the end was not cancelled any more.
+        if not task.cancelled():
+            task.result()
+
+
+def run_workers(module: str, processes: int, *arguments: object) -> list[bytes]:
+    """Run `main` of a module of the bench in so many processes; give what each printed."""
+    code = f"import sys; from {module} import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(processes)]
+    printed = [worker.communicate()[0] for worker in workers]
+    if any(worker.returncode for worker in workers):
+        raise RuntimeError("a worker failed; it says why above")
+    return printed
 
 
 class Calls(NamedTuple):

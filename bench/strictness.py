@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import json
 import random
-import subprocess
-import sys
 import time
 from typing import NamedTuple
 
 import redis
 
+from bench.measure import repeat, run_workers
 from ratelimit_async import RateLimiter
 from ratelimit_async._demo import most_in_any_window
 
@@ -45,21 +44,15 @@ async def _worker(
 
     async with RateLimiter(url, limits={"bench": limits}, hooks=[]) as limiter:
 
-        async def call_again() -> None:
-            while True:
-                async with limiter.acquire("bench", timeout=None) as grant:
-                    started.append(time.time())
-                    granted.append(grant.granted_at)
-                    await asyncio.sleep(leg("there"))
-                    arrived.append(time.time())
-                    await asyncio.sleep(leg("back"))
+        async def call() -> None:
+            async with limiter.acquire("bench", timeout=None) as grant:
+                started.append(time.time())
+                granted.append(grant.granted_at)
+                await asyncio.sleep(leg("there"))
+                arrived.append(time.time())
+                await asyncio.sleep(leg("back"))
 
-        await asyncio.sleep(max(start - time.time(), 0))
-        tasks = [asyncio.create_task(call_again()) for _ in range(callers)]
-        await asyncio.sleep(max(start + seconds - time.time(), 0))
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await repeat(call, callers, start, seconds)
     print(json.dumps([granted, started, arrived]), flush=True)
 
 
@@ -79,12 +72,8 @@ def run_strictness(
     """
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.flushall()
-    arguments = [url, limits, str(callers), str(delay), str(time.time() + 1.5), str(seconds), str(int(together))]
-    code = "import sys; from bench.strictness import main; main(sys.argv[1:])"
-    workers = [
-        subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE) for _ in range(processes)
-    ]
-    told = [json.loads(worker.communicate()[0]) for worker in workers]
+    arguments = (url, limits, callers, delay, time.time() + 1.5, seconds, int(together))
+    told = [json.loads(printed) for printed in run_workers("bench.strictness", processes, *arguments)]
     granted, started, arrived = ([stamp for one in told for stamp in one[i]] for i in range(3))
     return StrictnessResult(
         grants=len(granted),

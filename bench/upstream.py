@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import subprocess
-import sys
 import time
 from typing import NamedTuple
 
 import httpx
 import redis
 
+from bench.measure import repeat, run_workers
 from ratelimit_async import RateLimiter
 from ratelimit_async.contrib.httpx import RateLimitTransport
 from tests.servers import Nginx
@@ -55,17 +54,7 @@ async def _worker(
     async with RateLimiter(url, limits={"bench": limits}, hooks=[]) as limiter:
         transport = RateLimitTransport(limiter, "bench", transport=Way(delay), timeout=None, max_retries=0)
         async with httpx.AsyncClient(transport=transport) as client:
-
-            async def call_again() -> None:
-                while True:
-                    await client.get(upstream)
-
-            await asyncio.sleep(max(start - time.time(), 0))
-            tasks = [asyncio.create_task(call_again()) for _ in range(callers)]
-            await asyncio.sleep(max(start + seconds - time.time(), 0))
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await repeat(lambda: client.get(upstream), callers, start, seconds)
 
 
 def run_upstream(
@@ -75,12 +64,8 @@ def run_upstream(
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.flushall()
     with Nginx(RATE, BURST) as nginx:
-        arguments = [url, nginx.url, limits, str(callers), str(delay), str(time.time() + 1.5), str(seconds)]
-        code = "import sys; from bench.upstream import main; main(sys.argv[1:])"
-        workers = [subprocess.Popen([sys.executable, "-c", code, *arguments]) for _ in range(processes)]
-        for worker in workers:
-            if worker.wait():
-                raise RuntimeError("a worker failed; it says why above")
+        start = time.time() + 1.5
+        run_workers("bench.upstream", processes, url, nginx.url, limits, callers, delay, start, seconds)
         logged = nginx.requests()
     served = sorted(at for at, status in logged if status == 200)
     rejected = sum(status == 429 for _, status in logged)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import subprocess
-import sys
 import time
 from typing import NamedTuple
 
 import redis
 
+from bench.measure import repeat, run_workers
 from ratelimit_async import Event, RateLimiter
 from ratelimit_async._demo import most_in_any_window
 from ratelimit_async._events import Queued
@@ -42,20 +41,14 @@ async def _worker(url: str, waiters: int, rate: int, start: float, seconds: floa
 
     async with RateLimiter(url, limits={"bench": (rate, PERIOD)}, hooks=[hook]) as limiter:
 
-        async def wait_again() -> None:
-            while True:
-                grant = await limiter.acquire("bench", timeout=None)
-                now = time.time()
-                rows.append((queued.get(grant.id, grant.granted_at), grant.granted_at, now))
-                if pause:
-                    await asyncio.sleep(pause)
+        async def wait() -> None:
+            grant = await limiter.acquire("bench", timeout=None)
+            now = time.time()
+            rows.append((queued.get(grant.id, grant.granted_at), grant.granted_at, now))
+            if pause:
+                await asyncio.sleep(pause)
 
-        await asyncio.sleep(max(start - time.time(), 0))
-        tasks = [asyncio.create_task(wait_again()) for _ in range(waiters)]
-        await asyncio.sleep(max(start + seconds - time.time(), 0))
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await repeat(wait, waiters, start, seconds)
     print(json.dumps(rows), flush=True)
 
 
@@ -70,12 +63,8 @@ def run_waiting(
         client.flushall()
         client.config_resetstat()
         start = time.time() + 1.5
-        arguments = [url, str(waiters), str(rate), str(start), str(seconds), str(pause)]
-        code = "import sys; from bench.waiting import main; main(sys.argv[1:])"
-        workers = [
-            subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE) for _ in range(processes)
-        ]
-        rows = [row for worker in workers for row in json.loads(worker.communicate()[0])]
+        arguments = (url, waiters, rate, start, seconds, pause)
+        rows = [row for printed in run_workers("bench.waiting", processes, *arguments) for row in json.loads(printed)]
         stats = client.info("commandstats")
     end = start + seconds
     rows = sorted(tuple(row) for row in rows if row[1] <= end)

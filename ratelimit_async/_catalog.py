@@ -14,7 +14,7 @@ from ratelimit_async._errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Catalog", "Found"]
+__all__ = ["Catalog", "Found", "pattern_regex"]
 
 T = TypeVar("T")
 # A configuration that came at run time, by its name and subject (None: the name's own).
@@ -127,7 +127,7 @@ def _best(configs: Mapping[str, T], text: str) -> T | None:
     if exact is not None:
         return exact
     for pattern in _patterns(configs):
-        if _regex(pattern).fullmatch(text):
+        if re.fullmatch(pattern_regex(pattern), text, re.DOTALL):
             return configs[pattern]
     return None
 
@@ -141,6 +141,6 @@ def _is_pattern(text: str) -> bool:
     return "*" in text or "?" in text
 
 
-def _regex(pattern: str) -> re.Pattern[str]:
-    parts = ({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in re.split(r"([*?])", pattern))
-    return re.compile("".join(parts), re.DOTALL)
+def pattern_regex(pattern: str) -> str:
+    """Write a pattern, in which `*` is anything and `?` one character, as a regular expression."""
+    return "".join({"*": ".*", "?": "."}.get(one, re.escape(one)) for one in pattern)

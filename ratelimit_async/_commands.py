@@ -11,6 +11,7 @@ from ratelimit_async._errors import ConfigurationError, RateLimitError, UnknownR
 from ratelimit_async._keys import parse_request_id
 from ratelimit_async._output import clean, key_text, note, say, say_json, seconds, table
 from ratelimit_async._status import key_report, name_reports, show_key, show_names
+from ratelimit_async._values import spell_arguments
 
 if TYPE_CHECKING:
     import argparse
@@ -222,15 +223,11 @@ def _show_each(letters: list[DeadLetter]) -> None:
 
 
 def _show_letter(letter: DeadLetter) -> None:
-    arguments = "cannot be read"
-    if letter.arguments is not None:
-        positional, keywords = letter.arguments
-        given = [repr(one) for one in positional] + [f"{name}={one!r}" for name, one in keywords.items()]
-        arguments = ", ".join(given)
+    arguments = spell_arguments(letter)
     for field, text in (
         ("id", letter.id),
         ("task", letter.task),
-        ("arguments", arguments),
+        ("arguments", "cannot be read" if arguments is None else arguments),
         ("attempts", str(letter.attempts)),
         ("died", _date(letter)),
         ("error", letter.error),

@@ -30,6 +30,7 @@ __all__ = [
     "parse_label",
     "parse_request_id",
     "plain_word",
+    "spell_label",
     "task_id",
 ]
 
@@ -77,7 +78,7 @@ class Key:
         """Spell the key's names once; scripts get them ready-made."""
         self.name = name
         self.by = by
-        self.label = _label(name, by)
+        self.label = spell_label(name, by)
         self.field = _escape(name)
         self._pauses = pauses
         # How often something came that may make a denial void.
@@ -255,7 +256,7 @@ class KeyNames:
 
     def surveyed(self, name: str, by: str | None, levels: int, counters: Iterable[str]) -> list[bytes]:
         """Spell what survey.lua looks at, whatever the key's configuration."""
-        base = f"{{{_escape(self.prefix)}:{_label(name, by)}}}:"
+        base = f"{{{_escape(self.prefix)}:{spell_label(name, by)}}}:"
         parts = (*"dphxyuzk", *(f"q{level}" for level in range(levels)), *counters)
         return [f"{base}{part}".encode() for part in parts]
 
@@ -267,7 +268,12 @@ class KeyNames:
     @staticmethod
     def change_field(name: str, by: str | None) -> str:
         """Spell what a change of a name's or key's configuration is recorded under."""
-        return _label(name, by)
+        return spell_label(name, by)
+
+
+def spell_label(name: str, by: str | None) -> str:
+    """Write a name and subject as one word of plain ASCII, whatever they hold."""
+    return f"{_escape(name)}:{_escape(by or '')}"
 
 
 def parse_label(label: str) -> tuple[str, str | None]:
@@ -307,10 +313,6 @@ def encode_costs(costs: Mapping[str, int], usual: Mapping[str, int]) -> str:
     if costs is usual:
         return "-"
     return ",".join(f"{unit}={cost}" for unit, cost in costs.items() if cost != usual.get(unit)) or "-"
-
-
-def _label(name: str, by: str | None) -> str:
-    return f"{_escape(name)}:{_escape(by or '')}"
 
 
 def _escape(text: str) -> str:

@@ -42,7 +42,7 @@ class Onlooker(RateLimiter):
         """Look through an application's limiter, whose configuration and server these are."""
         self = cls.__new__(cls)
         vars(self).update(vars(limiter))
-        self._settings = msgspec.structs.replace(self._settings, processor=False)
+        self.only_look()
         self._events = Events(())
         self._names = KeyNames(self._settings.prefix, self._find, self._events.emit)
         return self

@@ -97,8 +97,7 @@ async def name_reports(limiter: Onlooker) -> list[dict[str, Any]]:
         for pair, counters in step.items():
             found.setdefault(pair, set()).update(counters)
     in_redis = set(found)
-    exact = [name for name in limiter.configured if "*" not in name and "?" not in name]
-    for name in (*exact, *limiter.paused):
+    for name in (*limiter.names, *limiter.paused):
         found.setdefault((name, None), set())
     names: dict[str, list[tuple[str | None, Holding]]] = {}
     pairs = sorted(found, key=lambda pair: (pair[0], pair[1] or ""))

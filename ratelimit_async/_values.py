@@ -21,6 +21,7 @@ __all__ = [
     "Status",
     "TaskStatus",
     "WaitingRequest",
+    "spell_arguments",
 ]
 
 Reason: TypeAlias = Literal["ok", "limit", "queue", "paused", "outage"]
@@ -156,6 +157,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     died_at: float
     arguments: tuple[list[Any], dict[str, Any]] | None
+
+
+def spell_arguments(letter: DeadLetter) -> str | None:
+    """Write a dead letter's arguments as its call would; None where they cannot be read."""
+    if letter.arguments is None:
+        return None
+    positional, keywords = letter.arguments
+    return ", ".join([*map(repr, positional), *(f"{name}={value!r}" for name, value in keywords.items())])
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

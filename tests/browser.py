@@ -31,6 +31,25 @@ FIND = """(selector, text) => {
   return found.filter((node) => !found.some((other) => other !== node && node.contains(other)));
 }"""
 
+# Scrolls to it, gives its place, and lets the next click through only if it meets what was aimed at.
+AIM = """(found) => {
+  if (found.length !== 1) return `${found.length} of them`;
+  found[0].scrollIntoView({ block: "center", behavior: "instant" });
+  const box = found[0].getBoundingClientRect();
+  const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+  if (!found[0].contains(document.elementFromPoint(x, y))) return "something lies above it";
+  removeEventListener("click", window.guard, true);
+  window.hit = false;
+  window.guard = (event) => {
+    window.hit = found[0].contains(event.target);
+    if (window.hit) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+  addEventListener("click", window.guard, { capture: true, once: true });
+  return [x, y];
+}"""
+
 
 class Chromium:
     """One browser for all tests; each gets a page with cookies of its own."""
@@ -149,20 +168,16 @@ class Page:
     async def click(self, selector: str, text: str = "") -> None:
         """Click the middle of the one element that is visible, where nothing may lie above it."""
         await self.sees(selector, text)
-        found = f"({FIND})({json.dumps(selector)}, {json.dumps(text)})"
-        script = f"""(() => {{
-          const found = {found};
-          if (found.length !== 1) return `${{found.length}} of them`;
-          found[0].scrollIntoView({{ block: "center", behavior: "instant" }});
-          const box = found[0].getBoundingClientRect();
-          const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
-          return found[0].contains(document.elementFromPoint(x, y)) ? [x, y] : "something lies above it";
-        }})()"""
-        place = await self.evaluate(script)
-        assert isinstance(place, list), (selector, text, place)
-        mouse = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            await self._send("Input.dispatchMouseEvent", type=kind, **mouse)
+        # A live page may move it while the mouse is on its way.
+        for _ in range(10):
+            place = await self.evaluate(f"({AIM})(({FIND})({json.dumps(selector)}, {json.dumps(text)}))")
+            assert isinstance(place, list), (selector, text, place)
+            mouse = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
+            for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+                await self._send("Input.dispatchMouseEvent", type=kind, **mouse)
+            if await self._is_hit():
+                return
+        raise AssertionError(f"{selector} with {text!r} moves whenever it is clicked")
 
     async def type(self, text: str) -> None:
         await self._send("Input.insertText", text=text)
@@ -189,6 +204,12 @@ class Page:
     async def screenshot(self, path: Path | str) -> None:
         shot = await self._send("Page.captureScreenshot", format="png")
         Path(path).write_bytes(base64.b64decode(shot["data"]))
+
+    async def _is_hit(self) -> bool:
+        """Whether the click met what was aimed at; a page that has gone since was left by it."""
+        with contextlib.suppress(NavigatedError):
+            return await self.evaluate("window.hit !== false")
+        return True
 
     async def _gone(self, selector: str, text: str) -> bool:
         return not await self.shows(selector, text)

@@ -7,10 +7,8 @@ the rest at its end; `/v1/messages` takes input tokens when a call arrives, and 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import httpx
 import uvicorn
 
-from tests.servers import die_with_parent, free_port
+from tests.servers import die_with_parent, free_port, listens, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -268,14 +266,12 @@ class LlmServer:
             [sys.executable, "-c", code, str(self.port), *map(str, self._quota)],
             preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads before exec
         )
-        for _ in range(1000):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return self
-            if self._process.poll() is not None:
-                break
-            time.sleep(0.01)
-        self.__exit__()
-        raise RuntimeError("the stand-in did not start; it says why above")
+        try:
+            wait_for(self._process, lambda: listens(self.port))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:

@@ -12,11 +12,14 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 
@@ -32,6 +35,24 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def wait_for(process: subprocess.Popen[bytes], answers: Callable[[], bool], log: Path | None = None) -> None:
+    """Wait until a server answers; one that does not start shows its log, where it has one of its own."""
+    for _ in range(1000):
+        if answers():
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.01)
+    told = log.read_text()[-2000:] if log is not None and log.exists() else "it wrote no log"
+    raise RuntimeError(f"{process.args} did not start: {told}")
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 class RedisServer:
@@ -69,15 +90,12 @@ class RedisServer:
             self.command(),
             preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads before exec
         )
-        for _ in range(1000):
-            with contextlib.suppress(redis.RedisError):
-                if self.client.ping():
-                    return
-            if self._process.poll() is not None:
-                break
-            time.sleep(0.01)
-        log = self._log.read_text() if self._log.exists() else "it wrote no log"
-        raise RuntimeError(f"redis-server did not start: {log[-2000:]}")
+        wait_for(self._process, self._answers, self._log)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(redis.RedisError):
+            return bool(self.client.ping())
+        return False
 
     def call(self, *command: str | int) -> Any:
         return self.client.execute_command(*command)
@@ -166,13 +184,7 @@ class Nginx:
             [nginx_command() or "nginx", "-p", str(at), "-c", str(at / "nginx.conf"), "-e", str(log)],
             preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads before exec
         )
-        for _ in range(1000):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            if self._process.poll() is not None:
-                break
-            time.sleep(0.01)
-        raise RuntimeError(f"nginx did not start: {log.read_text()[-2000:] if log.exists() else 'it wrote no log'}")
+        wait_for(self._process, lambda: listens(self.port), log)
 
     def requests(self) -> list[tuple[float, int]]:
         """What it has logged: when each was answered, s, and with which status."""

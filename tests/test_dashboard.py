@@ -411,7 +411,7 @@ async def test_a_key_that_nobody_configures_says_so(url: str) -> None:
             assert "has no configuration" in row["problem"]
             key = await key_of(client, "other")
             assert "history" not in key
-            for nonsense in ("", "a", "a:b:c", ":x", None):
+            for nonsense in ("", "a", "a:b:c", ":x", "%ff:", None):
                 answer = await client.get("/api/key", params={"key": nonsense} if nonsense is not None else {})
                 assert answer.status_code == 400
 

@@ -255,7 +255,7 @@ async def test_what_users_made_up_is_only_text(chromium: Chromium, redis_url: st
             await limiter.hit(by)
         await page.sees("a.row .subject", HOSTILE)
         assert await page.evaluate("document.querySelectorAll('main img, main script').length") == 0
-        for by in (HOSTILE, subjects[3]):
+        for by in (HOSTILE, subjects[3], "../../etc"):
             await page.click("a.row .subject", by)
             await page.sees("#detail-by", by)
             await page.sees(".big", "20 %")

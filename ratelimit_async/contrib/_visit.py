@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -26,12 +26,15 @@ from ratelimit_async import (
 from ratelimit_async.contrib._fields import Told, seconds_of, write_fields
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from contextlib import AbstractAsyncContextManager
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from ratelimit_async import RateLimitConfig, RateLimiter
     from ratelimit_async._config import Cost
 
-__all__ = ["Decided", "OnDenied", "RequestDenied", "Settings", "Visit", "attend", "visit_of"]
+__all__ = ["Decided", "OnDenied", "RequestDenied", "Settings", "Visit", "attend", "entered", "visit_of"]
 
 _SCOPE = "ratelimit_async"
 # Seconds to stay away where nobody knows for how long.
@@ -42,6 +45,7 @@ _MOST_HEARD = 65_536
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _ENDS = frozenset({"http.response.body", "websocket.http.response.body"})
 
+App = TypeVar("App")
 Decided: TypeAlias = Decision | Grant
 OnDenied: TypeAlias = Callable[[HTTPConnection, "RequestDenied"], Response | Awaitable[Response]]
 
@@ -260,3 +264,15 @@ async def attend(app: ASGIApp, settings: Settings, scope: Scope, receive: Receiv
         await app(scope, visit.receive, visit.send)
     finally:
         await visit.end()
+
+
+def entered(limiter: RateLimiter, install: Callable[[App], None]) -> Callable[[App], AbstractAsyncContextManager[None]]:
+    """Make an app's lifespan: it enters the limiter, installs it, and leaves it at the end."""
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncGenerator[None]:
+        async with limiter:
+            install(app)
+            yield
+
+    return lifespan

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,11 @@ from starlette.requests import HTTPConnection
 
 from ratelimit_async.contrib import starlette
 from ratelimit_async.contrib._rule import TRY_AGAIN_LATER, Rule, can_answer, handle
+from ratelimit_async.contrib._visit import entered
 from ratelimit_async.contrib.starlette import ClientIP, RateLimitMiddleware, RequestDenied, client_ip
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
 
@@ -123,14 +123,7 @@ def lifespan(
     Returns:
         What `FastAPI(lifespan=...)` takes.
     """
-
-    @asynccontextmanager
-    async def begin_and_end(app: FastAPI) -> AsyncGenerator[None]:
-        async with limiter:
-            install(app, limiter, on_denied=on_denied, legacy_headers=legacy_headers)
-            yield
-
-    return begin_and_end
+    return entered(limiter, lambda app: install(app, limiter, on_denied=on_denied, legacy_headers=legacy_headers))
 
 
 class _OpenAPI:

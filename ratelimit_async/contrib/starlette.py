@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -21,12 +20,13 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import HTTPConnection
 
 from ratelimit_async import ConfigurationError
+from ratelimit_async._catalog import pattern_regex
 from ratelimit_async.contrib._addresses import ClientIP
 from ratelimit_async.contrib._rule import TRY_AGAIN_LATER, Rule, answer, call, can_answer, problem
-from ratelimit_async.contrib._visit import RequestDenied, Settings, attend, visit_of
+from ratelimit_async.contrib._visit import RequestDenied, Settings, attend, entered, visit_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import Iterable
     from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
 
@@ -83,14 +83,7 @@ def lifespan(
     Returns:
         What `Starlette(lifespan=...)` takes.
     """
-
-    @asynccontextmanager
-    async def begin_and_end(app: Starlette) -> AsyncGenerator[None]:
-        async with limiter:
-            install(app, limiter, on_denied=on_denied, legacy_headers=legacy_headers)
-            yield
-
-    return begin_and_end
+    return entered(limiter, lambda app: install(app, limiter, on_denied=on_denied, legacy_headers=legacy_headers))
 
 
 class RateLimitMiddleware:
@@ -199,6 +192,6 @@ def _regex(field: str, patterns: Iterable[object]) -> re.Pattern[str]:
     for pattern in patterns:
         if not isinstance(pattern, str) or not pattern.startswith(("/", "*")):
             raise ConfigurationError(field, pattern, "must be a pattern of paths such as '/api/*'")
-        parts.append("".join({"*": ".*", "?": "."}.get(one, re.escape(one)) for one in pattern))
+        parts.append(pattern_regex(pattern))
     # Without any, nothing matches.
     return re.compile("|".join(parts) or "(?!)", re.DOTALL)

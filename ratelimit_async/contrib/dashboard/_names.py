@@ -1,9 +1,10 @@
-"""How the page's addresses spell a key: plain ASCII, whatever its name and subject hold."""
+"""How the page's addresses spell a key: as the core does."""
 
 from __future__ import annotations
 
 from typing import TypeAlias
-from urllib.parse import quote, unquote
+
+from ratelimit_async._keys import parse_label, spell_label
 
 __all__ = ["Pair", "read_key", "spell_key"]
 
@@ -13,12 +14,15 @@ Pair: TypeAlias = tuple[str, str | None]
 
 def spell_key(pair: Pair) -> str:
     """Write a name and subject as one word."""
-    return ":".join(quote(part or "", safe="", errors="surrogatepass") for part in pair)
+    return spell_label(*pair)
 
 
 def read_key(text: object) -> Pair | None:
     """Read it back; None where it is no such word."""
     if not isinstance(text, str) or text.count(":") != 1:
         return None
-    name, by = (unquote(part, errors="surrogatepass") for part in text.split(":"))
-    return (name, by or None) if name else None
+    try:
+        name, by = parse_label(text)
+    except UnicodeDecodeError:
+        return None
+    return (name, by) if name else None

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from ratelimit_async._values import spell_arguments
 from ratelimit_async.contrib.dashboard._details import MOST_LETTERS, MOST_WAITING
 from ratelimit_async.contrib.dashboard._names import spell_key
 
@@ -200,11 +201,8 @@ def _waiting(one: WaitingRequest) -> dict[str, Any]:
 
 
 def _letter(one: DeadLetter) -> dict[str, Any]:
-    if one.arguments is None:
-        call = f"{one.task}(…)"
-    else:
-        args, kwargs = one.arguments
-        call = f"{one.task}({', '.join([*map(repr, args), *(f'{key}={value!r}' for key, value in kwargs.items())])})"
+    arguments = spell_arguments(one)
+    call = f"{one.task}({'…' if arguments is None else arguments})"
     return {
         "id": one.id,
         "task": one.task,
