@@ -1,18 +1,15 @@
-"""Draws the pictures beside it, from runs of the library on its embedded server.
+"""Draws the pictures beside it, from what measure.py wrote down in runs.json; needs nothing but Python.
 
 python docs/images/draw.py [folder]
 """
 
-import asyncio
-import math
+import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from ratelimit_async import Limit, RateLimiter
-
-INK, PALE, LINE = "#222222", "#999999", "#dddddd"
+RUNS = Path(__file__).with_name("runs.json")
+INK, PALE, LINE = "#222222", "#6b6b6b", "#dddddd"
 GREEN, RED, BLUE, ORANGE = "#2e7d32", "#c62828", "#1565c0", "#ef6c00"
 COLOURS = {"high": RED, "normal": BLUE, "low": PALE}
 
@@ -63,36 +60,9 @@ class Picture:
 
 # ---- what the algorithms let through ----
 
-ALGORITHMS = {
-    "sliding_window": Limit(10, 1.0),
-    "fixed_window": Limit(10, 1.0, "fixed_window"),
-    "sliding_counter": Limit(10, 1.0, "sliding_counter"),
-    "token_bucket": Limit(10, 1.0, "token_bucket"),
-}
-# Seconds of a clock's second at which 25 calls a second begin and end.
-LOADS = [(0.5, 2.5), (3.9, 4.3)]
 SECONDS = 5.0
 
 Hits = list[tuple[float, bool]]
-
-
-async def hits_of(limiter: RateLimiter, name: str, start: float) -> Hits:
-    """Call as the loads say; gives when each call was made, and whether it passed."""
-    hits: Hits = []
-    for begin, end in LOADS:
-        for i in range(round((end - begin) * 25)):
-            await asyncio.sleep(max(start + begin + i / 25 - time.time(), 0))
-            at = time.time() - start
-            hits.append((at, (await limiter.hit(name)).allowed))
-    return hits
-
-
-async def measure_algorithms() -> dict[str, Hits]:
-    """Run all of them at the same time, from a whole second on, where fixed windows begin."""
-    async with RateLimiter("memory://algorithms", limits=ALGORITHMS) as limiter:
-        start = math.ceil(time.time() + 0.2)
-        found = await asyncio.gather(*(hits_of(limiter, name, start) for name in ALGORITHMS))
-    return dict(zip(ALGORITHMS, found, strict=True))
 
 
 def most_in_a_second(passed: list[float], at: float) -> int:
@@ -136,27 +106,6 @@ def draw_algorithms(runs: dict[str, Hits], path: Path) -> None:
 
 # ---- who goes when ----
 
-REQUESTS = ["low", "low", "normal", "normal", "low", "high", "normal", "high", "low", "normal", "high", "low"]
-
-
-async def measure_queue() -> list[dict[str, Any]]:
-    """Let requests of three priorities come in 50 ms steps, where 5 pass in a second."""
-    rows: list[dict[str, Any]] = []
-    async with RateLimiter("memory://queue", limits={"api": "2 per 0.4 seconds"}) as limiter:
-        start = time.monotonic()
-
-        async def one(priority: str, row: dict[str, Any]) -> None:
-            async with limiter.acquire("api", priority=priority):
-                row["granted"] = time.monotonic() - start
-
-        async with asyncio.TaskGroup() as group:
-            for i, priority in enumerate(REQUESTS):
-                await asyncio.sleep(max(start + i * 0.05 - time.monotonic(), 0))
-                rows.append({"priority": priority, "came": time.monotonic() - start})
-                group.create_task(one(priority, rows[-1]))
-    return rows
-
-
 def draw_queue(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw a bar for each wait, with its place among the grants."""
     left, wide, high = 90, 250, 20
@@ -181,23 +130,6 @@ def draw_queue(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 # ---- how many run ----
-
-
-async def measure_concurrent() -> list[tuple[float, float, float]]:
-    """Let nine calls of different lengths come at once, of which three may run."""
-    rows: list[tuple[float, float, float]] = []
-    async with RateLimiter("memory://concurrent", limits={"gpu": "3 concurrent"}) as limiter:
-        start = time.monotonic()
-
-        async def one(took: float) -> None:
-            came = time.monotonic() - start
-            async with limiter.acquire("gpu"):
-                began = time.monotonic() - start
-                await asyncio.sleep(took)
-                rows.append((came, began, time.monotonic() - start))
-
-        await asyncio.gather(*(one(took) for took in (0.5, 0.2, 0.3, 0.4, 0.2, 0.5, 0.3, 0.2, 0.3)))
-    return sorted(rows, key=lambda row: row[1])
 
 
 def draw_concurrent(rows: list[tuple[float, float, float]], path: Path) -> None:
@@ -246,7 +178,7 @@ def draw_sequence(path: Path) -> None:
     y = 55
     for start, end, words, dash, colour in steps:
         if start == end:
-            picture.text(start, y - 5, words, anchor="middle", size=11, fill=colour)
+            picture.text(start - 8, y - 5, words, anchor="end", size=11, fill=colour)
         else:
             picture.arrow(start, end, y, words, colour=colour, dash=dash)
         y += 27
@@ -256,14 +188,14 @@ def draw_sequence(path: Path) -> None:
     picture.save(path)
 
 
-async def main(folder: Path) -> None:
+def main(folder: Path) -> None:
     """Draw all."""
-    algorithms, queue, concurrent = await asyncio.gather(measure_algorithms(), measure_queue(), measure_concurrent())
-    draw_algorithms(algorithms, folder / "algorithms.svg")
-    draw_queue(queue, folder / "order.svg")
-    draw_concurrent(concurrent, folder / "concurrent.svg")
+    runs = json.loads(RUNS.read_text())
+    draw_algorithms(runs["algorithms"], folder / "algorithms.svg")
+    draw_queue(runs["queue"], folder / "order.svg")
+    draw_concurrent(runs["concurrent"], folder / "concurrent.svg")
     draw_sequence(folder / "sequence.svg")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
