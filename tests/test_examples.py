@@ -28,14 +28,14 @@ pytestmark = pytest.mark.real_redis
 Process = subprocess.Popen[str]
 
 
-def start(*command: str, **environment: str) -> Process:
+def start(*command: str, merged: bool = False, **environment: str) -> Process:
     path = os.pathsep.join([str(PACKAGE), str(EXAMPLES)])
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=EXAMPLES,
         env={**os.environ, "PYTHONPATH": path, **environment},
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT if merged else subprocess.PIPE,
         text=True,
         preexec_fn=die_with_parent,  # noqa: PLW1509
     )
@@ -124,6 +124,54 @@ def test_jobs_outlive_who_submits_them(redis_url: str) -> None:
         worker.terminate()
         worker.communicate()
     assert worker.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("library", "program", "worker", "ready"),
+    [
+        ("arq", "with_arq.py", ["arq", "with_arq.WorkerSettings"], "Starting worker"),
+        ("saq", "with_saq.py", ["saq", "with_saq.settings", "--verbose"], "Worker starting"),
+        ("taskiq", "with_taskiq.py", ["taskiq", "worker", "with_taskiq:broker", "--workers", "2"], "Listening"),
+    ],
+)
+def test_jobs_of_other_queues_share_a_limit(
+    library: str, program: str, worker: list[str], ready: str, redis_url: str
+) -> None:
+    pytest.importorskip(library)
+    process = start("-m", *worker, REDIS_URL=redis_url, merged=True)
+    assert process.stdout is not None
+    try:
+        # SAQ gives up what it finds begun when it starts.
+        for line in process.stdout:
+            if ready in line:
+                break
+        began = time.monotonic()
+        results = run(program, "12", REDIS_URL=redis_url).splitlines()
+        assert results == [f"contact {i} is in sync" for i in range(12)]
+        # At 5 a second, the last two go after two seconds.
+        assert time.monotonic() - began >= 2
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+EXCERPT = re.compile(r'^```\w+ title="(examples/[\w.]+)"\n(.*?)^```', re.DOTALL | re.MULTILINE)
+
+
+def test_what_pages_show_of_the_examples_is_in_them() -> None:
+    shown = [(page.name, name, text) for page in PAGES for name, text in EXCERPT.findall(page.read_text())]
+    assert len(shown) > 5
+    stale = [(page, name) for page, name, text in shown if text not in (ROOT / "docs" / name).read_text()]
+    assert stale == []
+
+
+def test_code_of_pages_is_run_either_as_a_block_or_as_an_example() -> None:
+    fences = re.compile(r"^```(\w*)([^\n]*)\n.*?^```", re.DOTALL | re.MULTILINE)
+    found = [(page.name, *fence) for page in PAGES for fence in fences.findall(page.read_text())]
+    # `py` is for excerpts; what is neither is no Python.
+    assert [fence for fence in found if fence[1].startswith("py") and fence[1] != "python" and not fence[2]] == []
+    assert {language for _, language, _ in found} <= {"python", "py", "sh", "text", "toml", "yaml", "js", "nginx"}
 
 
 def test_no_example_is_left_out() -> None:
