@@ -18,9 +18,9 @@ class Picture:
     """An SVG, built line by line."""
 
     def __init__(self, width: int, height: int, title: str) -> None:
+        style = f'font-family="sans-serif" font-size="12" fill="{INK}"'
         self.parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-            f'font-family="sans-serif" font-size="12" fill="{INK}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" {style}>',
             f"<title>{title}</title>",
             f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         ]
@@ -105,6 +105,7 @@ def draw_algorithms(runs: dict[str, Hits], path: Path) -> None:
 
 
 # ---- who goes when ----
+
 
 def draw_queue(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw a bar for each wait, with its place among the grants."""
