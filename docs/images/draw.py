@@ -137,7 +137,7 @@ def draw_concurrent(rows: list[tuple[float, float, float]], path: Path) -> None:
     """Draw waiting and running."""
     left, wide, high = 20, 420, 18
     end = max(ended for _, _, ended in rows)
-    picture = Picture(left + round(end * wide) + 30, high * len(rows) + 45, "Three at once")
+    picture = Picture(left + round(end * wide) + 30, high * len(rows) + 55, "Three at once")
     for i, (came, began, ended) in enumerate(rows):
         y = 10 + i * high
         picture.box(left + came * wide, y + 5, max((began - came) * wide, 0.5), 4, LINE)
