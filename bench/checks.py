@@ -41,14 +41,15 @@ async def run_checks(url: str, *, repetitions: int = 5, seconds: float = 1.0) ->
         await limiter.hit("bench")
         key = limiter._key_of("bench", None)
         head = ("raw", 5_000_000, 0, "rl:reply:", 1, *key.arguments(), 1)
-        entry = ("hit -", 0)
-        sha = ALL["admit"].sha
+        entry = "hit -"
+        script = ALL["quick"]
+        keys = key.redis[script.first :]
 
         async def ours() -> None:
             assert (await limiter.hit("bench")).allowed
 
         async def theirs() -> None:
-            await raw.evalsha(sha, len(key.redis), *key.redis, *head, *entry)
+            await raw.evalsha(script.sha, len(keys), *keys, *head, entry)
 
         print("  callers   raw redis-py/s   ratelimit_async/s   ratio")
         for callers in (1, 16, 64, 256):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ratelimit_async import RateLimiter
 
 PERIOD_US = 50_000
-BUCKET_US = math.ceil(PERIOD_US / 1000)
+BUCKET_US = math.ceil(PERIOD_US / 800)
 
 
 class LatencyResult(NamedTuple):

@@ -41,14 +41,14 @@ def _limit(algorithm: str, amount: int, seconds: float) -> str:
 
 def _seed(server: RedisServer, key: str, hits: int, seconds: int, *, expired: float = 0.0) -> None:
     """Write a sliding window that looks as if so many hits were spread evenly over it; a share of it has expired."""
-    width = seconds * 1000
-    buckets = min(hits, 1000)
+    width = seconds * 1250
+    buckets = min(hits, 800)
     now_s, now_us = server.call("TIME")
     newest = (int(now_s) * 1_000_000 + int(now_us)) // width * width
-    shift = int(1000 * expired) * width
+    shift = int(800 * expired) * width
     members: list[str | int] = []
     for n in range(buckets):
-        members += [hits * (n + 1) // buckets, newest - shift - (buckets - 1 - n) * (1000 // buckets) * width]
+        members += [hits * (n + 1) // buckets, newest - shift - (buckets - 1 - n) * (800 // buckets) * width]
     if expired:
         # The newest still counts: the window is not simply forgotten.
         members[-1] = newest
@@ -123,7 +123,7 @@ async def report_checks(server: RedisServer, repetitions: int = 5) -> None:
     cost, used = sorted(steady)[1]
     print(f"  sliding_window of 1 s that moves, {used:,} hits in it: {cost:.1f}")
     some, whole = await expiry_at_once(server)
-    print(f"  one check after 1,000 buckets expired at once: {some:.2f} ms beside a newer one, {whole:.2f} ms alone")
+    print(f"  one check after 800 buckets expired at once: {some:.2f} ms beside a newer one, {whole:.2f} ms alone")
 
 
 # ---- the longest calls ----
@@ -219,7 +219,7 @@ async def report_calls(server: RedisServer) -> None:
         await forgotten(server, waiters, 1, found)
         _print_calls(f"{waiters:,} forgotten, one key", found)
     _print_calls("behind 10,000 that are gone", await gone(server, 10_000))
-    for buckets in (100, 999):
+    for buckets in (100, 799):
         _print_calls(f"settled after {buckets} buckets", await settled(server, buckets))
     _print_calls("tasks, 5 keys", await many_tasks(server))
     _print_calls("always the same, for comparison", machine(server))
@@ -345,7 +345,7 @@ async def settled(server: RedisServer, buckets: int, grants: int = 32) -> list[C
         held = await asyncio.gather(*(limiter.acquire("bench", cost=10) for _ in range(grants)))
         key = limiter._key_of("bench", None).redis[-1].decode()
         (newest, total), *_ = server.client.zrange(key, -1, -1, withscores=True)
-        later = {str(int(newest) + 3_600_000 * (n + 1)): total + n + 1 for n in range(buckets)}
+        later = {str(int(newest) + 4_500_000 * (n + 1)): total + n + 1 for n in range(buckets)}
         if later:
             server.client.zadd(key, later)
         with slow_log(server, found):

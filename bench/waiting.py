@@ -83,7 +83,7 @@ def run_waiting(
 def stamp_free(stamps: list[float], granted_at: float, rate: int) -> float:
     """Say when the capacity that a grant took came to exist: when the charge `rate` grants earlier left the window."""
     index = stamps.index(granted_at)
-    bucket = PERIOD / 1000
+    bucket = PERIOD / 800
     before = stamps[index - rate] if index >= rate else 0.0
     return (before // bucket + 1) * bucket + PERIOD if before else 0.0
 

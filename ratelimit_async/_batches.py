@@ -21,7 +21,7 @@ MOST_ENTRIES = 32
 class Script:
     """A Lua script; `grouped` ones take many keys and entries in one call."""
 
-    __slots__ = ("durable", "grouped", "most", "most_limits", "name", "sha", "source", "tells_again", "urgent")
+    __slots__ = ("durable", "first", "grouped", "most", "most_limits", "name", "sha", "source", "tells_again", "urgent")
 
     def __init__(
         self,
@@ -34,11 +34,13 @@ class Script:
         tells_again: bool = False,
         durable: bool = False,
         urgent: bool = False,
+        first: int = 0,
     ) -> None:
         """Keep the source and its digest; `most` bounds the entries of one call, `most_limits` those of its keys.
 
         `tells_again`: each entry ends with 1 where an earlier sending of it may have arrived, otherwise 0.
         `durable`: it gets the keys of durable tasks besides. `urgent`: it may go before calls that came earlier.
+        `first`: of a key's names, the first that it gets.
         """
         self.name = name
         self.source = source
@@ -49,6 +51,7 @@ class Script:
         self.tells_again = tells_again
         self.durable = durable
         self.urgent = urgent
+        self.first = first
 
 
 # Stands for what is no script: its entry is a whole command.
@@ -91,7 +94,7 @@ def command_of(batch: list[Call], head: tuple[Argument, ...]) -> tuple[Argument,
         key = calls[0].key
         if key is None:  # pragma: no cover - grouped calls have keys
             continue
-        keys += key.redis
+        keys += key.redis[script.first :]
         if script.durable:
             keys += key.durable
         arguments += key.arguments()

@@ -45,11 +45,15 @@ class Checks:
                 "name", key.name, "has a concurrent limit, which a hit cannot give back: use acquire"
             )
         try:
-            # Written out here and below: one coroutine less on the way of nearly every check.
+            # `_ask`, written out: one coroutine less on the way of nearly every check.
             if config.denial_cache and self._hears():
                 decision = await self._remember(self._scripts.hit, key, costs)
             else:
-                decision = self._scripts.decision(key, await self._scripts.hit(key, costs))
+                reply = await self._scripts.hit(key, costs)
+                if not reply:
+                    self._scripts.leave_to_admit(key)
+                    reply = await self._scripts.hit(key, costs)
+                decision = self._scripts.decision(key, reply)
         except RedisUnavailable as error:
             decision = self._outage.hit(key, costs, error)
         decision = _as_enforced(config, decision)
@@ -66,10 +70,17 @@ class Checks:
             if key.config.denial_cache and self._hears():
                 decision = await self._remember(self._scripts.check, key, costs)
             else:
-                decision = self._scripts.decision(key, await self._scripts.check(key, costs))
+                decision = await self._ask(self._scripts.check, key, costs)
         except RedisUnavailable as error:
             decision = self._outage.hit(key, costs, error, charges=False)
         return _as_enforced(key.config, decision)
+
+    async def _ask(self, ask: Ask, key: Key, costs: Mapping[str, int]) -> Decision:
+        reply = await ask(key, costs)
+        if not reply:
+            self._scripts.leave_to_admit(key)
+            reply = await ask(key, costs)
+        return self._scripts.decision(key, reply)
 
     async def _remember(self, ask: Ask, key: Key, costs: Mapping[str, int]) -> Decision:
         known = _known(key, costs)
@@ -77,7 +88,7 @@ class Checks:
             return known
         # By the time of sending: what is known locally never denies for longer than Redis would.
         sent, epoch = asyncio.get_running_loop().time(), key.epoch
-        decision = self._scripts.decision(key, await ask(key, costs))
+        decision = await self._ask(ask, key, costs)
         # One that running calls or others' turns may change without a word is not kept.
         if decision.reason == "limit" and decision.retry_after and not key.config.holds and epoch == key.epoch:
             key.denial = (sent + decision.retry_after, costs, decision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote
@@ -57,6 +58,7 @@ class Key:
         "_client",
         "_header",
         "_pauses",
+        "busy",
         "by",
         "config",
         "denial",
@@ -101,6 +103,8 @@ class Key:
         base, queue = self._base, config.waits
         self.config = config
         self.limits = len(config.parsed)
+        # For how many checks more somebody is taken to wait. What runs is counted by one script only.
+        self.busy: float = math.inf if config.holds else 0
         self.forget_denial()
         names = [f"{base}{part}" for part in (*"dcrhw", f"a:{self._client}", *"lp")]
         names += [f"{base}q{level}" for level in range(queue.priorities)]

@@ -127,7 +127,7 @@ class Model:
         period = limit.period_us
         if limit.algorithm == "fixed_window":
             return at // period == now // period
-        width = math.ceil(period / 1000)
+        width = math.ceil(period / 800)
         return (at // width + 1) * width + period > now
 
     def estimated(self, i: int, now: int) -> int:

@@ -15,7 +15,9 @@ from ratelimit_async import (
     CostExceedsLimit,
     Decision,
     Limit,
+    RateLimitConfig,
     RateLimiter,
+    RateLimitError,
     RateLimitExceeded,
 )
 from tests.helpers import client_of, eventually, leftovers
@@ -34,7 +36,7 @@ async def test_a_hit_takes_and_a_check_only_looks(url: str) -> None:
             decision = await ask("a")
             assert (decision.allowed, decision.reason, decision.remaining) == (False, "limit", 0)
             assert decision.retry_after is not None
-            assert 0 < decision.retry_after <= 60.06
+            assert 0 < decision.retry_after <= 60.075
             with pytest.raises(RateLimitExceeded) as caught:
                 decision.raise_if_denied()
             assert caught.value.decision is decision
@@ -210,3 +212,33 @@ async def test_a_name_that_is_no_text_is_refused_before_redis_is_asked(url: str)
     async with RateLimiter(url) as limiter:
         with pytest.raises(ConfigurationError, match="name: must be a text of 1 to 256 characters"):
             await limiter.check("")
+
+
+async def test_checks_of_a_key_that_somebody_waited_for_are_answered_as_before(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "1000/minute"}) as limiter:
+        assert (await limiter.hit("a")).allowed
+        await limiter.pause("a")
+        await eventually(lambda: denied_for(limiter, "paused"))
+        ticket = await limiter.submit("a", asyncio.sleep, 0)
+        await limiter.resume("a")
+        await ticket
+        # More of them than are taken to meet somebody who waits.
+        decisions = [await limiter.hit("a") for _ in range(250)]
+        assert [decision.remaining for decision in decisions] == [997 - n for n in range(250)]
+        assert (await limiter.status("a")).limits[0].used == 252
+
+
+async def denied_for(limiter: RateLimiter, reason: str) -> bool:
+    return (await limiter.check("a")).reason == reason
+
+
+async def test_a_check_of_what_is_no_counter_says_so(url: str) -> None:
+    config = RateLimitConfig("5/minute; 7/hour fixed_window", on_outage="raise")
+    async with RateLimiter(url, limits={"a": config}) as limiter, client_of(url) as client:
+        second = limiter._key_of("a", None).redis[-1].decode()
+        await client.set(second, "nonsense")
+        with pytest.raises(RateLimitError, match="holds something else than a fixed window"):
+            await limiter.hit("a")
+        await client.delete(second)
+        # Nothing was charged to the first limit either.
+        assert [limit.used for limit in (await limiter.status("a")).limits] == [0, 0]

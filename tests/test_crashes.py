@@ -136,7 +136,7 @@ async def test_a_request_that_comes_again_is_charged_again_though_its_first_turn
 
 async def test_a_hit_whose_reply_was_lost_is_not_sent_again(proxy: Proxy) -> None:
     async with RateLimiter(proxy.url, limits={"a": RateLimitConfig(MANY, on_outage="raise")}) as limiter:
-        proxy.swallow(ALL["admit"].sha)
+        proxy.swallow(ALL["quick"].sha)
         with pytest.raises(RedisUnavailable, match="connection lost before the reply"):
             await limiter.hit("a")
         assert await used(limiter, "a") == 1

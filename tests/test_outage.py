@@ -28,7 +28,7 @@ from ratelimit_async._connection import Server, is_outage
 from ratelimit_async._events import BreakerClosed, BreakerHalfOpened, BreakerOpened, Denied, Disconnected, Restarted
 from ratelimit_async._limits import Limit
 from ratelimit_async._outage import Share
-from tests.helpers import CLEAN, client_of, eventually, leftovers, number
+from tests.helpers import CLEAN, client_of, depth_is, eventually, leftovers, number
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -805,13 +805,9 @@ async def test_what_redis_did_after_its_reply_was_given_up_is_taken_back(own_ser
         own_server.resume()
         await eventually(lambda: is_ok(limiter))
         await eventually(lambda: nobody_waits(limiter))
-        assert (await limiter.status("b")).queue.depth == 1
+        await eventually(lambda: depth_is(limiter, "b", 1))
         (await second).cancel()
-        await eventually(lambda: nobody_waits_for_b(limiter))
-
-
-async def nobody_waits_for_b(limiter: RateLimiter) -> bool:
-    return (await limiter.status("b")).queue.depth == 0
+        await eventually(lambda: depth_is(limiter, "b", 0))
 
 
 @real_redis

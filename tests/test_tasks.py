@@ -321,6 +321,27 @@ async def test_a_task_whose_worker_comes_later_keeps_its_place(url: str) -> None
         assert ran == [0, 1, 2]
 
 
+async def test_many_tasks_that_nobody_has_hide_none_that_somebody_has(url: str) -> None:
+    ran: list[Any] = []
+    async with limiter_of(url, [], processor=False) as submitter:
+
+        @submitter.task("gone")
+        async def gone() -> None:
+            raise AssertionError
+
+        lost = [await submitter.submit("a", gone) for _ in range(150)]
+        tickets = [await submitter.submit("a", task_of(submitter, "note"), n) for n in range(70)]
+        async with RateLimiter(url, limits=LIMITS, poll_interval=0.05) as other:
+            # Nobody has any of them yet: this waits behind none.
+            assert await other.request("a", asyncio.sleep, 0, timeout=10) is None
+            assert (await other.status("a")).tasks.parked == 220
+            async with limiter_of(url, ran), asyncio.timeout(20):
+                assert await asyncio.gather(*tickets) == [2 * n for n in range(70)]
+                assert (await other.status("a")).tasks.parked == 150
+        for ticket in lost:
+            ticket.cancel()
+
+
 async def test_a_cancelled_task_does_not_run(url: str) -> None:
     ran: list[Any] = []
     async with limiter_of(url, ran) as limiter:
@@ -594,6 +615,7 @@ async def test_what_others_put_among_the_tasks_blocks_nobody(url: str) -> None:
         await client.lpush("{rl:a:}:q1", "nonsense", "* a b c d", "*note unknown 1 0 -")
         await client.zadd("{rl:a:}:x", {"unknown 1@nobody": 1})
         await client.zadd("{rl:a:}:z", {"unknown": 1})
+        await client.zadd("{rl:a:}:u", {"nonsense": 0, "note 1 2 nonsense": 0, "*": 7})
         await limiter.resume("a")
         assert await asyncio.gather(first, last) == [0, 4]
         assert [letter async for letter in limiter.dead_letters("a")] == []

@@ -264,7 +264,7 @@ async def test_what_headers_took_comes_back_at_the_upstreams_reset(url: str) -> 
         decision = await limiter.hit("a")
         assert not decision.allowed
         assert decision.retry_after is not None
-        assert decision.retry_after <= 0.2 + 0.06
+        assert decision.retry_after <= 0.2 + 0.075
         await eventually(lambda: _allowed(limiter, "a"))
 
 

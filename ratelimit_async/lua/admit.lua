@@ -11,7 +11,7 @@
 --          request: {'A', limit's index, remaining, reset us, stamp} admitted; {'G', record} granted
 --          earlier; {'Q', entry, position, estimate us, 1 where the client's lease may have lapsed} waits; {'T', estimate us}
 --          may not wait; {'F'} the queue is full
--- Cost:    O(log 1000) per limit and entry; O(depth) where `again` is 1, where `enqueued` is given, or op is return;
+-- Cost:    O(log 800) per limit and entry; O(depth) where `again` is 1, where `enqueued` is given, or op is return;
 --          O(what was taken lately) where `again` is 1 or op is return
 -- @include prelude
 -- @include limits
@@ -103,28 +103,18 @@ local function queue_of(group)
 end
 
 local function answer(group, text, charges, id)
-  local allowed, reason, retry, binds, stamp = 0, 'limit', 0, 0, 0
-  local queue = queue_of(group)
+  local queue, pause = queue_of(group), paused_until(group)
   local ahead = queue and queue.ahead(group)
-  local costs, pause = costs_of(text), paused_until(group)
+  if pause == 0 and not ahead then
+    return decide(group, text, charges, id)
+  end
+  local reason = pause == 0 and 'queue' or 'paused'
+  local retry, binds = wait_for(group, costs_of(text), pause == 0 and ahead or nil)
   if pause ~= 0 then
-    reason = 'paused'
-    retry, binds = wait_for(group, costs)
     retry = pause > 0 and math.max(retry, pause - now) or -1
-  elseif ahead then
-    reason = 'queue'
-    retry, binds = wait_for(group, costs, ahead)
-  elseif fits(group, costs) then
-    allowed, reason = 1, 'ok'
-    if charges then
-      charge(group, text, id)
-      stamp = now
-    end
-  else
-    retry, binds = wait_for(group, costs)
   end
   local index, remaining, reset = state_of(group, binds)
-  return { allowed, reason, index, remaining, retry, reset, stamp }
+  return { 0, reason, index, remaining, retry, reset, 0 }
 end
 
 local function admitted(group, stamp)
@@ -152,14 +142,6 @@ local function request(group, op, text, rest, again)
   end
   wait, enqueued = tonumber(wait), tonumber(enqueued)
   return part_of('queue').wait(group, op, id, priority, text, wait, enqueued, fast == '1')
-end
-
--- Hits and checks mostly cost the usual, and look alike.
-local function read(entry)
-  if entry == 'hit -' then
-    return 'hit', '-'
-  end
-  return string.match(entry, '^(%l+) (%S+) ?(.*)$')
 end
 
 -- @include run

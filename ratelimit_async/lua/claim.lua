@@ -3,7 +3,7 @@
 -- ARGV:    see include/prelude.lua; an entry is turns (see include/taken.lua), joined by spaces, and again: 1 where an
 --          earlier sending may have arrived
 -- Reply:   per id its record ('G ...' or 'D ...', see include/queue.lua), '' where there is none
--- Cost:    O(ids); O(what was taken lately + log 1000 per limit) where `again` is 1
+-- Cost:    O(ids); O(what was taken lately + log 800 per limit) where `again` is 1
 -- @include prelude
 -- @include limits
 -- @include queue

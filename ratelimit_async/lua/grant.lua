@@ -4,7 +4,7 @@
 --          meet more of them in one call, and the grace, us, after which a task that no worker has is given up
 -- Reply:   {'O', us} another client drives this key for so long; {'P', granted} as its driver; `next` is us to the
 --          next possible grant, or -1: nobody waits and the driver's lease is given up
--- Cost:    O(batch size x log 1000)
+-- Cost:    O(batch size x log 800)
 -- @include prelude
 -- @include limits
 -- @include queue
@@ -23,7 +23,7 @@ local MOST_LOST = 3 * BATCH
 -- What the groups of this call may still be granted together; each at least one.
 local left
 
-local function take(group, batch)
+local function take(group, batch, grace)
   local grants, pops, looked = {}, {}, 0
   for p, queue in ipairs(group.queues) do
     local popped, blocked, waiting = 0, false, depths_of(group)[p]
@@ -44,7 +44,7 @@ local function take(group, batch)
           local worker = entry.task and worker_for(group, entry.task)
           if entry.task and worker == nil then
             -- Nobody is to wait for one that nobody can run.
-            put(group.parked, now, p .. ' ' .. text)
+            park(group, p, entry, grace)
           elseif #grants >= batch or worker == false or not fits(group, costs_of(entry.cost)) then
             blocked, group.busy = true, worker == false
             break
@@ -125,7 +125,7 @@ return run(3, function(group, a)
   if paused_until(group) == 0 then
     local pops
     left = left or batch
-    grants, pops = take(group, math.max(math.min(batch, left), 1))
+    grants, pops = take(group, math.max(math.min(batch, left), 1), grace)
     left = left - #grants
     commit(group, grants, pops)
   end
@@ -139,7 +139,7 @@ return run(3, function(group, a)
     end
     keep(group)
   end
-  local soonest = durable and next_of(group, grace)
+  local soonest = durable and next_of(group)
   if soonest then
     group.next = head and math.min(group.next, soonest) or soonest
   elseif not head then

@@ -2,7 +2,7 @@
 -- KEYS:    see include/prelude.lua
 -- ARGV:    see include/prelude.lua; an entry is a limit's index, what remains of it, us until its reset (-1: not told)
 -- Reply:   how much less remains now
--- Cost:    O(log 1000); O(1000) where the reset of a sliding window is told
+-- Cost:    O(log 800); O(800) where the reset of a sliding window is told
 -- @include prelude
 -- @include limits
 -- @include queue

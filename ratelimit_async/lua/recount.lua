@@ -2,7 +2,7 @@
 -- KEYS:    see include/prelude.lua
 -- ARGV:    see include/prelude.lua; an entry has the one field 'recount'
 -- Reply:   1
--- Cost:    O(log 1000) per limit, and O(held) for the next script that needs the sums
+-- Cost:    O(log 800) per limit, and O(held) for the next script that needs the sums
 -- @include prelude
 -- @include limits
 -- @include queue

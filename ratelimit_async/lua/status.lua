@@ -4,7 +4,7 @@
 -- Reply:   {{used, reset us} per limit, {depth per priority}, oldest wait us, estimated wait us, 1 where it is driven,
 --          us for which it stays paused, -1 without end, 0 not,
 --          {durable tasks that run, are delayed, have no worker, are dead; workers}}
--- Cost:    O(log 1000) per limit
+-- Cost:    O(log 800) per limit
 -- @include prelude
 -- @include limits
 -- @include queue

@@ -185,7 +185,7 @@ function ops.work(group, _, room, names, running, grace)
   local left = redis.call('HLEN', group.tasks) - ended
   group.wake = true
   if left > 0 and redis.call('EXISTS', group.driver) == 0 then
-    group.due = next_of(group, tonumber(grace))
+    group.due = next_of(group)
   end
   return { left, lost, granted }
 end
@@ -227,7 +227,7 @@ local function take_out(group, id)
   end
   for _, key in ipairs({ group.delayed, group.parked }) do
     for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
-      if string.match(member, '^%d+ %S+ (%S+)') == id then
+      if string.match(member, ' %*%S+ (%S+)') == id then
         redis.call('ZREM', key, member)
         return
       end

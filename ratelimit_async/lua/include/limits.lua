@@ -172,3 +172,18 @@ local function state_of(group, binds)
   local limit = limits[index]
   return index, math.max(limit.amount - used_of(limit), 0), reset_of(limit)
 end
+
+-- The answer to a check where nobody waits and nothing is paused.
+local function decide(group, text, charges, id)
+  local costs = costs_of(text)
+  local allowed, reason, retry, binds, stamp = 1, 'ok', 0, 0, 0
+  if not fits(group, costs) then
+    allowed, reason = 0, 'limit'
+    retry, binds = wait_for(group, costs)
+  elseif charges then
+    charge(group, text, id)
+    stamp = now
+  end
+  local index, remaining, reset = state_of(group, binds)
+  return { allowed, reason, index, remaining, retry, reset, stamp }
+end

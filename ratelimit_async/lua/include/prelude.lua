@@ -13,55 +13,18 @@
 -- A group's reply is {next, reply of each entry...}; next: us until this client, as the driver of the key,
 -- should look at its queue, or -1. A group that fails replies with the error's text and hurts no other.
 
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local client = ARGV[1]
-local client_lease = tonumber(ARGV[2])
-local driver_lease = tonumber(ARGV[3])
-local channel = ARGV[4]
+-- @include basics
+
 -- Longest life of what waits, ms, once nobody renews it.
 local QUEUE_TTL = 60000
 -- The same for durable tasks, and longest life of a dead letter.
 local TASK_TTL = 30 * 24 * 3600 * 1000
--- What one script looks through of anything that may be long.
-local BATCH = 100
-
--- Most of a script's start is the making of its functions: those of a part are made when something first needs them.
-local parts, made = {}, {}
-
-local function part_of(name)
-  local part = made[name]
-  if not part then
-    part = parts[name]()
-    made[name] = part
-  end
-  return part
-end
 
 -- For the scripts that know of durable tasks: reads a group's further keys from KEYS[k] on.
 local open_tasks
 
 -- For the scripts that know of the queue: writes what waiting requests cost, where a group has `extra` of it.
 local save_work
-
-local function int(number)
-  return string.format('%.0f', number)
-end
-
-local parsed = {}
-
--- 'requests=3,tokens=900': units that are not named cost what they usually do; '-': all of them.
-local function costs_of(text)
-  local costs = parsed[text]
-  if not costs then
-    costs = {}
-    for unit, cost in string.gmatch(text, '([%w_]+)=(%d+)') do
-      costs[unit] = tonumber(cost)
-    end
-    parsed[text] = costs
-  end
-  return costs
-end
 
 local function tell(owner, message)
   redis.call('PUBLISH', channel .. owner, message)
@@ -73,49 +36,6 @@ local function go_on_when_full(group)
   redis.call('ZREM', group.leases, '')
 end
 
-local headers = {}
-
--- Many groups of a call are configured alike.
-local function header_of(text)
-  local header = headers[text]
-  if header then
-    return header
-  end
-  local priorities, max_size, overflow, promote, cached, rest =
-    string.match(text, '^(%d+) (%d+) (%S+) (%d+) (%d) ?(.*)$')
-  header = {
-    priorities = tonumber(priorities),
-    max_size = tonumber(max_size),
-    overflow = overflow,
-    promote = tonumber(promote),
-    cached = cached == '1',
-    usual = { requests = 1 },
-    limits = {},
-  }
-  for kind, unit, amount, period, drain in string.gmatch(rest, '(%S+) (%S+) (%d+) (%d+) (%d+)') do
-    local limit = {
-      kind = string.sub(kind, 1, 2),
-      unit = unit,
-      amount = tonumber(amount),
-      period = tonumber(period),
-      drain = tonumber(drain),
-      finish = #kind == 3,
-    }
-    limit.holds = limit.finish or limit.kind == 'cc'
-    header.holds = header.holds or limit.holds
-    if limit.kind == 'cc' then
-      header.usual[unit] = 1
-    end
-    header.limits[#header.limits + 1] = limit
-  end
-  for _, limit in ipairs(header.limits) do
-    limit.usual = header.usual[limit.unit] or 0
-  end
-  headers[text] = header
-  return header
-end
-
--- Fields that most scripts set are named here: a table that grows is copied.
 local function open_group(a, k)
   local header = header_of(ARGV[a])
   local levels = header.priorities
@@ -150,25 +70,7 @@ local function open_group(a, k)
   }
   k = k + 8 + levels
   for i, given in ipairs(header.limits) do
-    local limit = {
-      group = group,
-      kind = given.kind,
-      unit = given.unit,
-      amount = given.amount,
-      period = given.period,
-      drain = given.drain,
-      finish = given.finish,
-      holds = given.holds,
-      usual = given.usual,
-      scale = 1,
-      used = 0,
-      key = nil,
-      does = nil,
-      dirty = nil,
-      base = nil,
-      total = nil,
-      newest = nil,
-    }
+    local limit = new_limit(group, given)
     if given.kind ~= 'cc' then
       limit.key = KEYS[k]
       k = k + 1
@@ -179,10 +81,6 @@ local function open_group(a, k)
     k = open_tasks(group, k)
   end
   return group, a + 2, k
-end
-
-local function cost_of(limit, costs)
-  return costs[limit.unit] or limit.usual
 end
 
 -- Whether anybody may wait, be granted and not yet run, or be paused: one command tells the usual case.

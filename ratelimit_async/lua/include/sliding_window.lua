@@ -1,13 +1,16 @@
 -- sw: never more than the amount in any window.
 --
 -- A sorted set: member = end of a bucket, us; score = all that was ever charged up to its end. Charges of one bucket
--- share a member, so a window holds at most 1,000 (and the newest expired one, from which counting starts).
+-- share a member, so a window holds at most 800 (and the newest expired one, from which counting starts).
 
 parts.sw = function()
   local sliding = {}
 
+  -- So that a window takes less than 0.1 MB.
+  local BUCKETS = 800
+
   local function bucket_of(limit, at)
-    local width = math.ceil(limit.period / 1000)
+    local width = math.ceil(limit.period / BUCKETS)
     return (math.floor(at / width) + 1) * width
   end
 

@@ -7,8 +7,8 @@
 --   of its end, joined by ',', or '-'; error: of its last attempt, percent-encoded; body: arguments or, for S, the result
 -- workers: client -> 'lease free name...': until when, us; how many tasks it can take; the names of those it has
 -- started: 'id attempts@holder' -> when its lease ends, us: who takes that member out may say how the attempt ended
--- delayed, parked: 'priority entry' -> when it goes back to the queue, us; when it was put aside, us, for want of a
---   worker that has it. dead: id -> when, us. ended: id -> when it is forgotten, us.
+-- delayed: 'priority entry' -> when it goes back to the queue, us. parked: 'name since priority entry', all of score 0:
+--   put aside since then, us, for want of a worker that has it. dead: id -> when, us. ended: id -> when it is forgotten, us.
 
 function open_tasks(group, k)
   group.tasks, group.workers, group.started, group.delayed = KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
@@ -105,10 +105,21 @@ local function delay(group, task, due)
   put(group.delayed, due, level_of(group, task) .. ' ' .. entry_for(task).text)
 end
 
+local function give_up_at(group, time)
+  group.gives_up = math.min(group.gives_up or time, time)
+end
+
 local function bring_back(group, from, member)
-  local priority, text = string.match(member, '^(%d+) (.+)$')
+  local priority, text = string.match(member, '(%d+) (%*.+)$')
   insert(group, math.min(tonumber(priority), group.priorities), entry_of(text))
   redis.call('ZREM', from, member)
+end
+
+-- Aside, where nobody waits behind it: until a worker has it, or others are there and it is given up.
+local function park(group, priority, entry, grace)
+  redis.call('ZADD', group.parked, 0, table.concat({ entry.task, int(now), priority, entry.text }, ' '))
+  redis.call('PEXPIRE', group.parked, TASK_TTL)
+  give_up_at(group, now + grace)
 end
 
 local function workers_of(group)
@@ -154,8 +165,68 @@ local function save_worker(group, worker)
   redis.call('PEXPIRE', group.workers, int(QUEUE_TTL + client_lease / 1000))
 end
 
-local function range(key, most)
-  return redis.call('ZRANGEBYSCORE', key, '-inf', int(most), 'LIMIT', 0, BATCH)
+-- Of what has to be put back or given up, a call does so many for all its groups together, and one for each at least.
+local spare = 32
+
+local function due(group, key, most)
+  local found = redis.call('ZRANGEBYSCORE', key, '-inf', int(most), 'LIMIT', 0, int(math.max(spare, 1)))
+  group.more = group.more or #found > 0 and #found >= spare
+  spare = spare - #found
+  return found
+end
+
+local function forget_ends(group, key, most)
+  local ids = redis.call('ZRANGEBYSCORE', key, '-inf', int(most), 'LIMIT', 0, BATCH)
+  if #ids > 0 then
+    redis.call('HDEL', group.tasks, unpack(ids))
+    redis.call('ZREM', key, unpack(ids))
+  end
+end
+
+local function of_name(group, name)
+  local members = redis.call('ZRANGE', group.parked, '[' .. name .. ' ', '(' .. name .. '!', 'BYLEX', 'LIMIT', 0, int(spare))
+  spare = spare - #members
+  return members
+end
+
+local function give_up(group, member, grace)
+  local since, id = string.match(member, '^%S+ (%d+) %d+ %S+ (%S+)')
+  if tonumber(since) + grace > now then
+    return give_up_at(group, tonumber(since) + grace)
+  end
+  local task = task_of(group, id)
+  if task then
+    end_task(group, task, 'D', 'no%20process%20has%20a%20task%20of%20this%20name')
+  end
+  redis.call('ZREM', group.parked, member)
+end
+
+-- By name, so that what no worker has hides nothing that one has.
+local function unpark(group, grace)
+  local from = '-'
+  while spare > 0 do
+    local first = redis.call('ZRANGE', group.parked, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
+    if not first then
+      return
+    end
+    local name, since = string.match(first, '^(%S+) (%d+) %d+ %*%S+ %S+ %d+ %d+ %S+')
+    from = name and '[' .. name .. '!' or '(' .. first
+    if not name then
+      -- Not ours.
+      redis.call('ZREM', group.parked, first)
+    elseif group.names[name] then
+      for _, member in ipairs(of_name(group, name)) do
+        bring_back(group, group.parked, member)
+      end
+    elseif tonumber(since) + grace > now then
+      give_up_at(group, tonumber(since) + grace)
+    else
+      for _, member in ipairs(of_name(group, name)) do
+        give_up(group, member, grace)
+      end
+    end
+  end
+  group.more = true
 end
 
 -- What time brings: retries come due, leases of what runs end, what has ended is forgotten, what nobody has is given up.
@@ -164,10 +235,10 @@ local function sweep(group, grace)
     return
   end
   group.swept = true
-  for _, member in ipairs(range(group.delayed, now)) do
+  for _, member in ipairs(due(group, group.delayed, now)) do
     bring_back(group, group.delayed, member)
   end
-  for _, member in ipairs(range(group.started, now)) do
+  for _, member in ipairs(due(group, group.started, now)) do
     local task = task_of(group, string.match(member, '^(%S+)'))
     if task and task.state == 'R' and token_of(task) == member then
       task.error = 'its%20process%20is%20gone'
@@ -181,43 +252,28 @@ local function sweep(group, grace)
     end
     redis.call('ZREM', group.started, member)
   end
-  local parked = range(group.parked, now)
-  for _, member in ipairs(#parked > 0 and #workers_of(group) > 0 and parked or {}) do
-    local entry = entry_of(string.match(member, '^%d+ (.+)$'))
-    if group.names[entry.task] then
-      bring_back(group, group.parked, member)
-    elseif tonumber(redis.call('ZSCORE', group.parked, member)) + grace <= now then
-      local task = task_of(group, entry.seq)
-      if task then
-        end_task(group, task, 'D', 'no%20process%20has%20a%20task%20of%20this%20name')
-      end
-      redis.call('ZREM', group.parked, member)
-    end
+  if redis.call('EXISTS', group.parked) == 1 and #workers_of(group) > 0 then
+    unpark(group, grace)
   end
-  for _, id in ipairs(range(group.ended, now)) do
-    redis.call('HDEL', group.tasks, id)
-    redis.call('ZREM', group.ended, id)
-  end
-  for _, id in ipairs(range(group.dead, now - TASK_TTL * 1000)) do
-    redis.call('HDEL', group.tasks, id)
-    redis.call('ZREM', group.dead, id)
-  end
+  forget_ends(group, group.ended, now)
+  forget_ends(group, group.dead, now - TASK_TTL * 1000)
 end
 
 -- us until time brings something again, or nil.
-local function next_of(group, grace)
-  local soonest
-  local function at(key, later)
+local function next_of(group)
+  local soonest = group.more and 1000
+  local function at(time)
+    local wait = math.max(tonumber(time) - now, 1000)
+    soonest = math.min(soonest or wait, wait)
+  end
+  for _, key in ipairs({ group.delayed, group.started }) do
     local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
     if first[2] then
-      local wait = math.max(tonumber(first[2]) + later - now, 1000)
-      soonest = math.min(soonest or wait, wait)
+      at(first[2])
     end
   end
-  at(group.delayed, 0)
-  at(group.started, 0)
-  if redis.call('EXISTS', group.parked) == 1 and #workers_of(group) > 0 then
-    at(group.parked, grace)
+  if group.gives_up and #workers_of(group) > 0 then
+    at(group.gives_up)
   end
   return soonest
 end
