@@ -1,6 +1,7 @@
 """The only way in: `nox` runs the gates and the tests, `nox -s demo` and `nox -s bench` what they say."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import nox
 
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.sessions = ["lint", "typing", "docs", "tests"]
 
 HERE = Path(__file__).parent
 # Commands, and the Debian packages that have them.
@@ -45,6 +46,21 @@ def typing(session: nox.Session) -> None:
     session.install("-e", ".[lint]")
     session.run("mypy")
     session.run("pyright")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site in build/site: a warning or a link that leads nowhere is an error, and so is a page that fetches."""
+    session.install(".[docs]")
+    site = HERE / "build" / "site"
+    config = ("-f", "docs/site/mkdocs.yml", "-d", str(site))
+    session.run("mkdocs", "build", "--strict", *config, env={"NO_MKDOCS_2_WARNING": "1"})
+    loads = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//|url\(["']?https?:""")
+    fetching = [
+        str(path) for path in site.rglob("*") if path.suffix in {".html", ".css"} and loads.search(path.read_text())
+    ]
+    if fetching:
+        session.error(f"these load something from elsewhere: {', '.join(fetching)}")
 
 
 @nox.session

@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -41,6 +41,29 @@ async def test_the_code_of_a_page_runs(page: Path) -> None:
         result = eval(code, names)  # noqa: S307 - our own pages
         if inspect.isawaitable(result):
             await result
+
+
+@pytest.mark.parametrize("package", ["openai", "anthropic"])
+async def test_the_client_of_an_upstream_s_package_calls_through_the_transport(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(package)
+    monkeypatch.setenv(f"{package.upper()}_API_KEY", "a key")
+    text = (ROOT / "docs" / f"{package}.md").read_text()
+    (shown,) = re.findall(r"^```py\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    asked = {"model": "m", "messages": [{"role": "user", "content": "why?"}], "max_tokens": 20}
+    call = "chat.completions" if package == "openai" else "messages"
+    use = f"async with limiter:\n    reply = await client.{call}.create(**asked)\n"
+    use += f"    used = [limit.used for limit in (await limiter.status('{package}')).limits]\n"
+    names: dict[str, Any] = {"__name__": package, "asked": asked}
+    for block in [*BLOCK.findall(text), "limiter = RateLimiter(REDIS, limits=LIMITS)\n" + shown + use]:
+        source = block.replace("redis://localhost:6379/0", "memory://")
+        result = eval(compile(source, package, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)  # noqa: S307
+        if inspect.isawaitable(result):
+            await result
+    assert names["used"][0] >= 1  # the upstream tells of the calls before, too
+    assert type(names["reply"]).__module__.startswith(f"{package}.")
+    await names["client"].close()
 
 
 def test_what_is_promised_names_experiments_that_exist() -> None:
