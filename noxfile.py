@@ -68,7 +68,7 @@ def tests(session: nox.Session) -> None:
     """The whole suite on the installed wheel, from a directory without the sources, with coverage."""
     _need(session, REDIS | NGINX | CHROMIUM)
     session.install("build")
-    dist = Path(session.create_tmp()) / "dist"
+    dist = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     # The sdist, and from that the wheel.
     session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
@@ -85,7 +85,7 @@ def tests(session: nox.Session) -> None:
     session.chdir(place)
     # Two at a time: much of the time is spent waiting for leases and elections.
     cover = [] if session.posargs else ["-n2", "--cov", "--cov-report=term-missing:skip-covered"]
-    session.run("python", "-m", "pytest", *cover, *session.posargs, env={"RATELIMIT_DIST": str(dist)})
+    session.run("python", "-m", "pytest", *cover, *session.posargs, env={"BUILT": str(dist)})
 
 
 @nox.session

@@ -19,7 +19,7 @@ SCRIPTS = {"admit", "quick", "grant", "claim", "sync", "task", "status", "survey
 @pytest.fixture(scope="module")
 def dist() -> Path:
     """What `nox -s tests` has built."""
-    place = os.environ.get("RATELIMIT_DIST")
+    place = os.environ.get("BUILT")
     if place is None:
         assert "CI" not in os.environ
         pytest.skip("nothing was built: run `nox -s tests`")

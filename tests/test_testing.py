@@ -305,6 +305,7 @@ RUNNERS = {
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_the_plugin_gives_its_fixtures_to_a_project_of_a_user(tmp_path: Path, runner: str) -> None:
     options, more, mark = RUNNERS[runner]
+    (tmp_path / "pytest.ini").write_text("[pytest]")
     (tmp_path / "conftest.py").write_text(CONFTEST + more)
     (tmp_path / "test_users.py").write_text(USERS_TESTS.replace("ASYNC", mark))
     quiet = ["-q", "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function"]

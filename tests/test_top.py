@@ -318,8 +318,8 @@ def test_top_outlives_an_outage_of_redis(own_server: RedisServer, form: str) -> 
     process = spawn(*argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     good = "processes"
-    while good not in process.stdout.readline():
-        pass
+    while good not in (line := process.stdout.readline()):
+        assert line
     own_server.kill()
     while "Redis at" not in (line := process.stdout.readline()):
         assert line
