@@ -214,16 +214,16 @@ local function unpark(group, grace)
     if not name then
       -- Not ours.
       redis.call('ZREM', group.parked, first)
-    elseif group.names[name] then
+    elseif group.names[name] or tonumber(since) + grace <= now then
       for _, member in ipairs(of_name(group, name)) do
-        bring_back(group, group.parked, member)
+        if group.names[name] then
+          bring_back(group, group.parked, member)
+        else
+          give_up(group, member, grace)
+        end
       end
-    elseif tonumber(since) + grace > now then
-      give_up_at(group, tonumber(since) + grace)
     else
-      for _, member in ipairs(of_name(group, name)) do
-        give_up(group, member, grace)
-      end
+      give_up_at(group, tonumber(since) + grace)
     end
   end
   group.more = true
