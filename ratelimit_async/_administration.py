@@ -220,7 +220,7 @@ class Administration(Lifecycle):
             sent.append(session.requests.pause(key, upstream.retry_after))
             self._events.emit(Paused(name=key.name, by=key.by, seconds=upstream.retry_after))
         for told in upstream.limits:
-            index = limit_told(key.config.parsed, told)
+            index = limit_told(key.config.limits, told)
             if index is not None:
                 sent.append(session.scripts.lower(key, index, told.remaining, told.reset_after))
         await asyncio.gather(*sent)

@@ -51,7 +51,7 @@ class Catalog:
                 known = ", ".join(map(repr, self.configured)) or "none"
                 raise ConfigurationError("name", name, f"has no configuration; those that have: {known}")
             return Found(self._default, default=True)
-        return Found((_best(config.subjects, by) if by is not None else None) or config)
+        return Found((_best(config.by, by) if by is not None else None) or config)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,11 +80,11 @@ class Catalog:
         if config.by and by is not None:
             raise ConfigurationError(f"limits[{name!r}].by", config.by, "a subject has no subjects")
         before = self._present(name, by)
-        slots = assign_slots(config.parsed, before.parsed, before.slots) if before else config.slots
+        slots = assign_slots(config.limits, before.limits, before.slots) if before else config.slots
         subjects: dict[str, tuple[int, ...]] = {}
-        for subject, one in config.subjects.items():
+        for subject, one in config.by.items():
             was = self._present(name, subject)
-            subjects[subject] = assign_slots(one.parsed, was.parsed, was.slots) if was else one.slots
+            subjects[subject] = assign_slots(one.limits, was.limits, was.slots) if was else one.slots
         # The standard library's, since a subject may hold what is no UTF-8.
         return json.dumps([json.dumps(config.plain()), slots, subjects])
 
@@ -105,14 +105,14 @@ def decode_change(text: str, name: str) -> RateLimitConfig:
     body, slots, subjects = _split(text)
     config = decode_config(json.loads(body), f"limits[{name!r}]")
     _go_on(config, slots)
-    for subject, one in config.subjects.items():
+    for subject, one in config.by.items():
         _go_on(one, subjects.get(subject, one.slots))
     return config
 
 
 def _go_on(config: RateLimitConfig, slots: tuple[int, ...]) -> None:
     """Say which counters a configuration goes on with, where its cached property would choose."""
-    if len(slots) != len(config.parsed):
+    if len(slots) != len(config.limits):
         raise ConfigurationError("slots", slots, "must be one for each limit")
     vars(config)["slots"] = slots
 

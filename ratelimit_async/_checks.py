@@ -40,7 +40,7 @@ class Checks:
     async def hit(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Take now or not at all."""
         config = key.config
-        if config.holds and any(limit.algorithm == "concurrent" for limit in config.parsed):
+        if config.holds and any(limit.algorithm == "concurrent" for limit in config.limits):
             raise ConfigurationError(
                 "name", key.name, "has a concurrent limit, which a hit cannot give back: use acquire"
             )

@@ -98,7 +98,7 @@ async def configure(limiter: Onlooker, options: argparse.Namespace) -> int:
         _note_unknown(limiter, options)
         await limiter.configure({options.name: spec}, by=options.by)
         config = limiter.config_of(options.name, options.by)
-    limits = None if config is None else "; ".join(map(str, config.parsed))
+    limits = None if config is None else "; ".join(map(str, config.limits))
     what = (
         f"{key_text(options)} allows {limits}" if limits else f"{key_text(options)} is what each process was built with"
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
-from ratelimit_async._errors import ConfigurationError, CostExceedsLimit
+from ratelimit_async._errors import ConfigurationError, CostExceedsLimit, seconds_of
 from ratelimit_async._limits import MOST, Limit, decode_limits
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 __all__ = [
     "Cost",
@@ -140,36 +142,21 @@ class RateLimitConfig(msgspec.Struct, frozen=True, dict=True):
         """Go by all but the subjects, which are a mapping."""
         return hash((self.limits, self.queue, self.enforce, self.denial_cache, self.on_outage))
 
-    @property
-    def parsed(self) -> tuple[Limit, ...]:
-        """The limits."""
-        return self.limits
-
-    @property
-    def waits(self) -> QueueConfig:
-        """The queue."""
-        return self.queue
-
-    @property
-    def subjects(self) -> dict[str, RateLimitConfig]:
-        """The configurations of single subjects."""
-        return self.by
-
     @cached_property
     def usual(self) -> dict[str, int]:
         """By unit, the cost of a request that names none; shared, so not to be changed."""
-        slots = {limit.unit for limit in self.parsed if limit.algorithm == "concurrent"} | {"requests"}
-        return {limit.unit: int(limit.unit in slots) for limit in self.parsed}
+        slots = {limit.unit for limit in self.limits if limit.algorithm == "concurrent"} | {"requests"}
+        return {limit.unit: int(limit.unit in slots) for limit in self.limits}
 
     @cached_property
     def holds(self) -> bool:
         """Whether any limit counts calls while they run."""
-        return any(limit.holds for limit in self.parsed)
+        return any(limit.holds for limit in self.limits)
 
     @cached_property
     def slots(self) -> tuple[int, ...]:
         """Which of the counters of its algorithm and unit each limit goes on with; configure() may set others."""
-        return assign_slots(self.parsed, (), ())
+        return assign_slots(self.limits, (), ())
 
     def __post_init__(self) -> None:
         """Decode what was given."""
@@ -195,10 +182,10 @@ class RateLimitConfig(msgspec.Struct, frozen=True, dict=True):
 
     def plain(self) -> dict[str, Any]:
         """Write it in texts, numbers, lists and mappings."""
-        plain: dict[str, Any] = {"limits": [str(limit) for limit in self.parsed]}
-        plain["queue"] = msgspec.structs.asdict(self.waits)
+        plain: dict[str, Any] = {"limits": [str(limit) for limit in self.limits]}
+        plain["queue"] = msgspec.structs.asdict(self.queue)
         plain |= {"enforce": self.enforce, "denial_cache": self.denial_cache, "on_outage": self.on_outage}
-        plain["by"] = {subject: config.plain() for subject, config in self.subjects.items()}
+        plain["by"] = {subject: config.plain() for subject, config in self.by.items()}
         return plain
 
 
@@ -299,7 +286,7 @@ def decode_cost(cost: object, config: RateLimitConfig, *, limited: bool = True) 
 
 def check_cost(costs: Mapping[str, int], config: RateLimitConfig) -> None:
     """Refuse what no limit could ever allow."""
-    for limit in config.parsed:
+    for limit in config.limits:
         if costs.get(limit.unit, 0) > limit.most:
             raise CostExceedsLimit(costs[limit.unit], limit.unit, str(limit))
 
@@ -320,12 +307,12 @@ def decode_timeout(timeout: object, field: str = "timeout") -> float | None:
     return None if timeout is None else decode_seconds(field, timeout, ", or None")
 
 
-def decode_seconds(field: str, seconds: object, otherwise: str = "") -> float:
+def decode_seconds(field: str, given: object, otherwise: str = "") -> float:
     """Read seconds."""
-    value = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST:
-        raise ConfigurationError(field, seconds, f"must be seconds, 0 or more, or a timedelta{otherwise}")
-    return float(value)
+    seconds = seconds_of(given, 0, MOST)
+    if seconds is None:
+        raise ConfigurationError(field, given, f"must be seconds, 0 or more, or a timedelta{otherwise}")
+    return seconds
 
 
 def check_switch(field: str, value: object) -> None:

@@ -186,7 +186,7 @@ class Durable(Administration):
             raise ConfigurationError("fn", task, "is a task of another limiter")
         payload = task.encode(args, kwargs)
         session, key, costs = self._prepare(name, options.by, options.cost)
-        priority = decode_priority(options.priority, key.config.waits.priorities)
+        priority = decode_priority(options.priority, key.config.queue.priorities)
         with self._traces.follow("request" if attends else "submit", name, costs, priority, task=task.name):
             submission = Submission(
                 own=escape_word(options.id) if options.id is not None else secrets.token_urlsafe(9),

@@ -40,11 +40,19 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def _decode_seconds(field: str, seconds: object) -> float:
-    value = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
-        raise ConfigurationError(field, seconds, "must be seconds, 0 or more, or a timedelta")
+def seconds_of(given: object, least: float, most: float) -> float | None:
+    """Read seconds or a timedelta between two bounds; None: it is neither."""
+    value = given.total_seconds() if isinstance(given, timedelta) else given
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        return None
     return float(value)
+
+
+def _decode_seconds(field: str, given: object) -> float:
+    seconds = seconds_of(given, 0, sys.float_info.max)
+    if seconds is None:
+        raise ConfigurationError(field, given, "must be seconds, 0 or more, or a timedelta")
+    return seconds
 
 
 class RateLimitError(Exception):

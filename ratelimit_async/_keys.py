@@ -100,9 +100,9 @@ class Key:
 
     def configure(self, config: RateLimitConfig) -> None:
         """Be configured from now on."""
-        base, queue = self._base, config.waits
+        base, queue = self._base, config.queue
         self.config = config
-        self.limits = len(config.parsed)
+        self.limits = len(config.limits)
         # For how many checks more somebody is taken to wait. What runs is counted by one script only.
         self.busy: float = math.inf if config.holds else 0
         self.forget_denial()
@@ -110,7 +110,7 @@ class Key:
         names += [f"{base}q{level}" for level in range(queue.priorities)]
         promote = int((queue.max_wait_before_promotion or 0) * 1e6)
         header: list[str | int] = [queue.priorities, queue.max_size, queue.overflow, promote, int(config.denial_cache)]
-        for limit, slot in zip(config.parsed, config.slots, strict=True):
+        for limit, slot in zip(config.limits, config.slots, strict=True):
             kind = KINDS[limit.algorithm]
             if kind != "cc":
                 # Neither amount nor period is in the name, so that what is counted outlives a change of either.
@@ -119,7 +119,7 @@ class Key:
         self.redis = tuple(name.encode() for name in names)
         self._header = " ".join(map(str, header)).encode()
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
-        self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.parsed if limit.period)])
+        self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.limits if limit.period)])
 
     def forget_denial(self) -> None:
         """Ask Redis again: what was counted has changed."""

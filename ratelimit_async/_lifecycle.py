@@ -93,7 +93,6 @@ class Lifecycle:
         self._events = Events(tuple(hooks))
         self._traces = Traces(tracing)
         self._registry = Registry()
-        self._adapt: Callable[[RateLimitConfig], RateLimitConfig] | None = None
         self._names = KeyNames(self._settings.prefix, self._find, self._events.emit)
         self._session: Session | None = None
 
@@ -194,12 +193,16 @@ class Lifecycle:
         """Use another Redis for a while, under other settings and adapted configurations."""
         if self._session is not None:
             raise ConfigurationError("limiter", self, "is entered already")
-        before = {field: vars(self)[field] for field in ("_settings", "_source", "_adapt", "_names")}
+        before = {field: vars(self)[field] for field in ("_settings", "_source", "_names")}
         self._source = source_of(url, None, self._settings.connect_timeout)
         self._settings = msgspec.structs.replace(self._settings, **settings)
-        self._adapt = adapt
+
+        def find(name: str, by: str | None) -> RateLimitConfig:
+            config = self._find(name, by)
+            return adapt(config) if adapt else config
+
         # What a process remembers of its keys is of one Redis.
-        self._names = KeyNames(self._settings.prefix, self._find, self._events.emit)
+        self._names = KeyNames(self._settings.prefix, find, self._events.emit)
         try:
             yield
         finally:
@@ -221,8 +224,8 @@ class Lifecycle:
             # Names may come from users: what is remembered of them is bounded.
             if len(self._defaulted) < _MOST_NOTED:
                 self._defaulted.add(name)
-            self._events.emit(Defaulted(name=name, limits="; ".join(map(str, found.config.parsed))))
-        return found.config if self._adapt is None else self._adapt(found.config)
+            self._events.emit(Defaulted(name=name, limits="; ".join(map(str, found.config.limits))))
+        return found.config
 
     def _key_of(self, name: object, by: object) -> Key:
         # What was found lately has been checked then.

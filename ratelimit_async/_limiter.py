@@ -301,8 +301,8 @@ class RateLimiter(Durable):
         subject = None if "by" in rules else decode_subject(options.by)
         config = self._catalog.find(decode_name(name), subject).config
         # A subject that is known only by the call may have other limits.
-        if "by" not in rules or not config.subjects:
-            decode_priority(options.priority, config.waits.priorities)
+        if "by" not in rules or not config.by:
+            decode_priority(options.priority, config.queue.priorities)
             decode_cost(1 if "cost" in rules else options.cost, config, limited=False)
         return partial(decorate, request=self.request, name=name, options=options, rules=rules)
 
@@ -338,7 +338,7 @@ class RateLimiter(Durable):
             options = msgspec.structs.replace(options, **how)
         _refuse_task_options(options)
         session, key, costs = self._prepare(name, options.by, options.cost)
-        queue = key.config.waits
+        queue = key.config.queue
         timeout, fast = options.timeout, options.fail_fast
         waiter = session.requests.open(
             key,

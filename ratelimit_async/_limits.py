@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, ca
 
 import msgspec
 
-from ratelimit_async._errors import ConfigurationError, shown
+from ratelimit_async._errors import ConfigurationError, seconds_of, shown
 
 __all__ = ["Algorithm", "CountFrom", "Limit", "LimitOptions", "decode_limits", "parse_limits"]
 
@@ -223,11 +223,11 @@ def _check_amount(field: str, amount: object) -> None:
 
 def _keep_seconds(limit: Limit, field: str, least: float) -> None:
     given: object = getattr(limit, field)
-    value = given.total_seconds() if isinstance(given, timedelta) else given
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= _LONGEST_PERIOD:
+    seconds = seconds_of(given, least, _LONGEST_PERIOD)
+    if seconds is None:
         raise ConfigurationError(field, given, f"must be seconds from {least:g} to {_LONGEST_PERIOD}, or a timedelta")
     # What counts is whole microseconds; keeping no more makes equal limits equal.
-    msgspec.structs.force_setattr(limit, field, round(float(value), 6))
+    msgspec.structs.force_setattr(limit, field, round(seconds, 6))
 
 
 def parse_limits(text: str, field: str) -> tuple[Limit, ...]:

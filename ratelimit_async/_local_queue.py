@@ -93,9 +93,9 @@ class LocalQueue:
             self._emit(Expired(name=name, by=by, id=waiter.id, timeout=waiter.asked or 0.0))
             self._refuse(waiter, RequestTimeout(name, waiter.asked, wait))
             return
-        if len(queue) >= key.config.waits.max_size:
-            self._emit(Rejected(name=name, by=by, max_size=key.config.waits.max_size))
-            self._refuse(waiter, QueueFull(name, key.config.waits.max_size))
+        if len(queue) >= key.config.queue.max_size:
+            self._emit(Rejected(name=name, by=by, max_size=key.config.queue.max_size))
+            self._refuse(waiter, QueueFull(name, key.config.queue.max_size))
             return
         waiter.state = "local"
         self._outage.queues[key] = queue

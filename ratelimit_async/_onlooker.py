@@ -101,7 +101,7 @@ class Onlooker(RateLimiter):
         counters, levels = sorted(found or (), key=lambda one: one.part), LEVELS
         if config is not None:
             counters = [counter for counter in counters_of(config) if counter is not None]
-            levels = config.waits.priorities
+            levels = config.queue.priorities
         holding = await survey(session.executor, self._names, name, by, counters, levels)
         until = self._names.pauses.get(self._names.pause_field(name), 0)
         if until < 0 or holding.paused < 0:

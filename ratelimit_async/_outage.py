@@ -98,7 +98,7 @@ class Outage:
             raise error
         if policy != "local":
             reason: Reason = "ok" if policy == "allow" else "outage"
-            return _made(reason, key.config.parsed[0], 0, None, 0.0, "outage")
+            return _made(reason, key.config.limits[0], 0, None, 0.0, "outage")
         return self._take_share(key, costs, seq, charges=charges)
 
     def pause(self, key: Key, seconds: float) -> None:
@@ -143,9 +143,9 @@ class Outage:
 
     def _shares_of(self, key: Key, now: float) -> list[Share]:
         shares = self._shares.pop(key.driver, None)
-        if shares is None or [share.limit for share in shares] != list(key.config.parsed):
+        if shares is None or [share.limit for share in shares] != list(key.config.limits):
             _bound(self._shares)
-            shares = [Share(limit, self._processes(), now) for limit in key.config.parsed]
+            shares = [Share(limit, self._processes(), now) for limit in key.config.limits]
         # Put back at the end: what was used longest ago is forgotten first.
         self._shares[key.driver] = shares
         held: dict[str, int] = {}

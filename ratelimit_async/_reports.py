@@ -41,12 +41,12 @@ _DEAD_PAGE = 20
 async def status_of(session: Session, key: Key) -> Status:
     """Look at a key; the wait is estimated for one more request of normal priority and the usual cost."""
     config = key.config
-    reply = await session.scripts.status(key, decode_priority("normal", config.waits.priorities), config.usual)
+    reply = await session.scripts.status(key, decode_priority("normal", config.queue.priorities), config.usual)
     processor = session.processor
     last = processor.last_run
     limits = [
         LimitStatus(limit=limit, used=used, remaining=max(limit.most - used, 0), reset_after=reset)
-        for limit, (used, reset) in zip(config.parsed, reply.limits, strict=True)
+        for limit, (used, reset) in zip(config.limits, reply.limits, strict=True)
     ]
     return Status(
         name=key.name,
@@ -141,7 +141,7 @@ async def keys_of(session: Session, names: KeyNames, prefix: str, *, whole: bool
 async def waiting_of(session: Session, key: Key) -> AsyncGenerator[WaitingRequest]:
     """Read the queue a page at a time; who comes or goes meanwhile may be missed, but nobody is told twice."""
     seen: set[str] = set()
-    for level in range(key.config.waits.priorities):
+    for level in range(key.config.queue.priorities):
         start = 0
         while True:
             now, entries = await session.scripts.waiting(key, level, start, _PAGE)

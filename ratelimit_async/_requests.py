@@ -149,8 +149,8 @@ class Requests:
         changed: set[Key] = set()
         for key, before in keys:
             changed.add(key)
-            levels = key.config.waits.priorities
-            if before.config.waits.priorities > levels:
+            levels = key.config.queue.priorities
+            if before.config.queue.priorities > levels:
                 self.detach(self.scripts.relevel(before, levels))
             self.detach(self.scripts.recount(key))
         for waiter in [waiter for waiter in self._waiters.values() if waiter.key in changed]:
@@ -301,8 +301,8 @@ class Requests:
             self.emit(Expired(name=name, by=by, id=waiter.id, timeout=waiter.asked or 0.0))
             self._fail(waiter, RequestTimeout(name, waiter.asked, admission.estimate or None))
         else:
-            self.emit(Rejected(name=name, by=by, max_size=waiter.key.config.waits.max_size))
-            self._fail(waiter, QueueFull(name, waiter.key.config.waits.max_size))
+            self.emit(Rejected(name=name, by=by, max_size=waiter.key.config.queue.max_size))
+            self._fail(waiter, QueueFull(name, waiter.key.config.queue.max_size))
 
     def _on_outage(self, waiter: Waiter, error: RedisUnavailable) -> None:
         """Keep the place of one that had one; decide here about one that is new."""

@@ -70,6 +70,7 @@ ALL = {
         # Each is about requests whose earlier calls have been answered. Behind a flood of newcomers, who is granted
         # would be gone before it hears of it.
         urgent=name in ("grant", "claim", "withdraw"),
+        # `quick` takes a key's names from `leases` on: see Key.configure.
         first=6 if name == "quick" else 0,
     )
     for name, source in sorted(_sources().items())
@@ -319,7 +320,7 @@ class Scripts:
         """Look through a queue, however long; the numbers of this client's requests that stand in it."""
         found: set[int] = set()
         # From the worst level on: who is lifted meanwhile is met again.
-        for priority in reversed(range(key.config.waits.priorities)):
+        for priority in reversed(range(key.config.queue.priorities)):
             read, last = 0, _PAGE
             while last == _PAGE:
                 last, *seqs = await self._executor.call(ALL["place"], key, (priority, read))
@@ -399,7 +400,7 @@ def _pause(seconds: float | None) -> int:
 def _decision(
     key: Key, allowed: int, reason: bytes, index: int, remaining: int, retry: int, reset: int, _stamp: int = 0
 ) -> Decision:
-    limits = key.config.parsed
+    limits = key.config.limits
     return Decision(
         allowed=bool(allowed),
         reason=_REASONS[reason],

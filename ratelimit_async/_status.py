@@ -121,7 +121,7 @@ def _name_report(
         "known": config is not None,
         "keys": sum((name, by) in in_redis for by, _ in held),
         "paused_keys": sum(holding.paused != 0 for holding in holdings),
-        "limits": None if config is None else [str(limit) for limit in config.parsed],
+        "limits": None if config is None else [str(limit) for limit in config.limits],
         "waiting": sum(depths),
         "waiting_by_priority": trimmed(depths) if config is None else depths,
         "oldest_wait": max(holding.oldest for holding in holdings),

@@ -108,7 +108,7 @@ class Holding(msgspec.Struct, frozen=True):
 def counters_of(config: RateLimitConfig) -> list[Counter | None]:
     """Tell where each limit is counted; None for what only counts calls that run."""
     counters: list[Counter | None] = []
-    for limit, slot in zip(config.parsed, config.slots, strict=True):
+    for limit, slot in zip(config.limits, config.slots, strict=True):
         drain = limit.rate[0] if limit.algorithm == "token_bucket" else 0
         counter = Counter(KINDS[limit.algorithm], limit.unit, slot, drain, 0 if drain else limit.period_us)
         counters.append(None if limit.algorithm == "concurrent" else counter)

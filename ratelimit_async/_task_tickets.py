@@ -64,7 +64,7 @@ class TaskTickets:
         await self._index(key)
         outcome = await self._scripts.submit(key, task, told=told, executor=executor)
         if outcome.state == "F":
-            most = key.config.waits.max_size
+            most = key.config.queue.max_size
             self._emit(Rejected(name=key.name, by=key.by, max_size=most))
             raise QueueFull(key.name, most)
         if outcome.state == "L":

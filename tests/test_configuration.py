@@ -93,7 +93,7 @@ def test_a_keys_own_goes_before_its_names_before_patterns_before_the_default() -
         ("x", None): 9,
         ("unknown", "vip"): 1,
     }
-    assert {pair: catalog.find(*pair).config.parsed[0].amount for pair in expected} == expected
+    assert {pair: catalog.find(*pair).config.limits[0].amount for pair in expected} == expected
 
 
 async def test_a_name_that_gets_the_default_is_told_of_once(url: str) -> None:
@@ -296,7 +296,7 @@ def test_a_configuration_is_read_back_as_it_was_written(
     config = RateLimitConfig(some, queue, enforce, cache, by)
     back = decode_change(Catalog({}, None).encode(config, "a", None), "a")
     assert back.plain() == config.plain()
-    assert (back.parsed, back.queue, back.slots) == (config.parsed, config.queue, config.slots)
+    assert (back.limits, back.queue, back.slots) == (config.limits, config.queue, config.slots)
 
 
 @pytest.mark.parametrize(
@@ -574,7 +574,7 @@ async def test_an_event_tells_what_was_configured(url: str) -> None:
         await limiter.configure({"a": None}, by=7)
     events = [event for event in seen if isinstance(event, Configured)]
     assert [(event.name, event.by) for event in events] == [("a", "7")] * 2
-    assert decode_config(msgspec.json.decode(events[0].config), "a").parsed == (Limit.per_minute(6),)
+    assert decode_config(msgspec.json.decode(events[0].config), "a").limits == (Limit.per_minute(6),)
     assert events[1].config == ""
 
 
@@ -1154,9 +1154,9 @@ def test_any_configuration_is_equal_once_it_is_written_and_read(
 ) -> None:
     whole = RateLimitConfig(config.limits, config.queue, config.enforce, config.denial_cache, by)
     back = decode_change(Catalog({}, None).encode(whole, "a", None), "a")
-    assert list(back.subjects) == list(by)
-    for one, other in [(back, whole), *((back.subjects[subject], by[subject]) for subject in by)]:
-        assert (one.parsed, one.waits) == (other.parsed, other.waits)
+    assert list(back.by) == list(by)
+    for one, other in [(back, whole), *((back.by[subject], by[subject]) for subject in by)]:
+        assert (one.limits, one.queue) == (other.limits, other.queue)
         assert (one.enforce, one.denial_cache, one.slots) == (other.enforce, other.denial_cache, other.slots)
 
 
@@ -1167,7 +1167,7 @@ def test_no_two_limits_of_a_configuration_ever_share_a_counter(steps: list[list[
         config = decode_change(catalog.encode(step, "a", None), "a")
         catalog.change({("a", None): config})
         counters = [
-            (limit.algorithm, limit.unit, slot) for limit, slot in zip(config.parsed, config.slots, strict=True)
+            (limit.algorithm, limit.unit, slot) for limit, slot in zip(config.limits, config.slots, strict=True)
         ]
         assert len(counters) == len(set(counters))
 

@@ -226,7 +226,7 @@ async def test_the_endpoint_sees_what_was_decided(url: str) -> None:
     @app.get("/a")
     async def endpoint(request: Request, decision: Limited) -> int:
         assert request.state.rate_limit is decision
-        assert request.app.state.limiter.config("a").parsed[0].amount == 3
+        assert request.app.state.limiter.config("a").limits[0].amount == 3
         return decision.remaining
 
     async with client_for(app) as client:

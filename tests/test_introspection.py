@@ -594,7 +594,7 @@ async def _still_paused(limiter: RateLimiter) -> bool:
 async def test_what_is_configured_for_a_key_can_be_asked(url: str) -> None:
     limits = {"a": RateLimitConfig("5/minute", by={"vip": "50/minute"})}
     async with RateLimiter(url, limits=limits, default="1/hour") as limiter:
-        told = [limiter.config(name, by=by).parsed[0].amount for name, by in (("a", None), ("a", "vip"), ("b", "x"))]
+        told = [limiter.config(name, by=by).limits[0].amount for name, by in (("a", None), ("a", "vip"), ("b", "x"))]
         assert told == [5, 50, 1]
         await limiter.configure({"a": "7/minute"}, by="x")
-        assert limiter.config("a", by="x").parsed[0].amount == 7
+        assert limiter.config("a", by="x").limits[0].amount == 7

@@ -99,7 +99,7 @@ async def test_the_scripts_decide_as_the_definitions_say(
 ) -> None:
     name, now = next(names), START
     config = decode_config(limits, "limits")
-    model = Model(config.parsed, LEASE * 1_000_000)
+    model = Model(config.limits, LEASE * 1_000_000)
     running: list[tuple[Grant, Charge]] = []
     await clock.set(now)
     async with RateLimiter(url, limits={name: config}, lease=LEASE, hooks=[]) as limiter:
@@ -109,18 +109,18 @@ async def test_the_scripts_decide_as_the_definitions_say(
             given_costs = {"requests": requests, "tokens": tokens}
             cost = {unit: number for unit, number in given_costs.items() if unit in config.usual}
             costs = decode_cost(cost, config, limited=False)
-            if any(costs[limit.unit] > limit.most for limit in config.parsed):
+            if any(costs[limit.unit] > limit.most for limit in config.limits):
                 continue
             event(op)
-            if op == "check" or (op == "hit" and any(limit.algorithm == "concurrent" for limit in config.parsed)):
-                assert answer_of(await limiter.check(name, cost=cost), config.parsed) == model.answer(now, costs)
+            if op == "check" or (op == "hit" and any(limit.algorithm == "concurrent" for limit in config.limits)):
+                assert answer_of(await limiter.check(name, cost=cost), config.limits) == model.answer(now, costs)
             elif op == "hit":
                 expected = model.answer(now, costs)
                 if expected.allowed:
                     model.take(now, costs)
                     # Told as it stands after the charge.
                     expected = model.answer(now, dict.fromkeys(costs, 0))
-                assert answer_of(await limiter.hit(name, cost=cost), config.parsed) == expected
+                assert answer_of(await limiter.hit(name, cost=cost), config.limits) == expected
             elif op == "acquire":
                 allowed = model.answer(now, costs).allowed
                 try:
@@ -148,7 +148,7 @@ async def test_the_scripts_decide_as_the_definitions_say(
                         await grant.release()
                     charge.ended = now
         used = [limit.used for limit in (await limiter.status(name)).limits]
-        assert used == [model.used_whole(i, now) for i in range(len(config.parsed))]
+        assert used == [model.used_whole(i, now) for i in range(len(config.limits))]
 
 
 @settings(max_examples=100)
@@ -165,7 +165,7 @@ async def test_the_same_call_passes_after_exactly_retry_after_and_not_before(
             now += passes
             await clock.set(now)
             cost = {u: n for u, n in {"requests": requests, "tokens": tokens}.items() if u in config.usual}
-            if any(decode_cost(cost, config, limited=False)[limit.unit] > limit.most for limit in config.parsed):
+            if any(decode_cost(cost, config, limited=False)[limit.unit] > limit.most for limit in config.limits):
                 continue
             decision = await limiter.check(name, cost=cost)
             assert decision.retry_after is not None
@@ -196,12 +196,12 @@ async def test_no_limit_is_ever_exceeded_by_what_is_granted(
             await clock.set(now)
             cost = {u: n for u, n in {"requests": requests, "tokens": tokens}.items() if u in config.usual}
             costs = decode_cost(cost, config, limited=False)
-            if any(costs[limit.unit] > limit.most for limit in config.parsed):
+            if any(costs[limit.unit] > limit.most for limit in config.limits):
                 continue
             with contextlib.suppress(RequestTimeout):
                 async with limiter.acquire(name, cost=cost, timeout=0):
                     log.append((now, dict(costs)))
-    for limit in config.parsed:
+    for limit in config.limits:
         hits = [(at, costs[limit.unit]) for at, costs in log]
         if limit.algorithm == "sliding_window":
             for end, _ in hits:

@@ -354,11 +354,7 @@ async def test_who_waits_for_the_local_share_goes_to_redis_when_it_is_back(own_s
         await eventually(lambda: is_ok(limiter))
         assert (await limiter.status("a")).queue.depth == 1
         assert tickets[4].cancel()
-        await eventually(lambda: nobody_waits(limiter))
-
-
-async def nobody_waits(limiter: RateLimiter) -> bool:
-    return (await limiter.status("a")).queue.depth == 0
+        await eventually(lambda: depth_is(limiter, "a", 0))
 
 
 @real_redis
@@ -439,7 +435,7 @@ async def test_requests_that_wait_keep_their_places_through_an_outage_longer_tha
         own_server.resume()
         await asyncio.gather(*tickets)
         assert ran == [0, 2, 4, 6, 1, 3, 5, 7]
-        await eventually(lambda: nobody_waits(limiter))
+        await eventually(lambda: depth_is(limiter, "a", 0))
 
 
 @real_redis
@@ -804,7 +800,7 @@ async def test_what_redis_did_after_its_reply_was_given_up_is_taken_back(own_ser
         assert (await second).position == 1
         own_server.resume()
         await eventually(lambda: is_ok(limiter))
-        await eventually(lambda: nobody_waits(limiter))
+        await eventually(lambda: depth_is(limiter, "a", 0))
         await eventually(lambda: depth_is(limiter, "b", 1))
         (await second).cancel()
         await eventually(lambda: depth_is(limiter, "b", 0))

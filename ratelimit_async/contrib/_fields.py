@@ -69,13 +69,13 @@ def seconds_of(seconds: float) -> int:
 
 def policy_of(name: str, config: RateLimitConfig, limit: Limit) -> str:
     """Name one limit of a name: the first as the name, the others by their place."""
-    place = config.parsed.index(limit) + 1 if limit in config.parsed else 1
+    place = config.limits.index(limit) + 1 if limit in config.limits else 1
     return name if place == 1 else f"{name}-{place}"
 
 
 @lru_cache(maxsize=1024)
 def _policies(name: str, config: RateLimitConfig) -> str:
-    return ", ".join(_policy(policy_of(name, config, limit), limit) for limit in config.parsed)
+    return ", ".join(_policy(policy_of(name, config, limit), limit) for limit in config.limits)
 
 
 def _policy(policy: str, limit: Limit) -> str:

@@ -63,7 +63,7 @@ def unlimited(limiter: L) -> Generator[L]:
 
 def _raised(config: RateLimitConfig) -> RateLimitConfig:
     limits = [
-        msgspec.structs.replace(limit, amount=MOST, burst=limit.burst and MOST, guard=0.0) for limit in config.parsed
+        msgspec.structs.replace(limit, amount=MOST, burst=limit.burst and MOST, guard=0.0) for limit in config.limits
     ]
     # What is not enforced is not even paused.
     return msgspec.structs.replace(config, limits=limits, enforce=False)
