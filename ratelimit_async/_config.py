@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
-from ratelimit_async._errors import ConfigurationError, CostExceedsLimit, seconds_of
+from ratelimit_async._errors import ConfigurationError, CostExceedsLimit, read_seconds
 from ratelimit_async._limits import MOST, Limit, decode_limits
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ def decode_timeout(timeout: object, field: str = "timeout") -> float | None:
 
 def decode_seconds(field: str, given: object, otherwise: str = "") -> float:
     """Read seconds."""
-    seconds = seconds_of(given, 0, MOST)
+    seconds = read_seconds(given, 0, MOST)
     if seconds is None:
         raise ConfigurationError(field, given, f"must be seconds, 0 or more, or a timedelta{otherwise}")
     return seconds

@@ -40,8 +40,8 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def seconds_of(given: object, least: float, most: float) -> float | None:
-    """Read seconds or a timedelta between two bounds; None: it is neither."""
+def read_seconds(given: object, least: float, most: float) -> float | None:
+    """Read seconds or a timedelta; None: it is neither, or out of bounds."""
     value = given.total_seconds() if isinstance(given, timedelta) else given
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         return None
@@ -49,7 +49,7 @@ def seconds_of(given: object, least: float, most: float) -> float | None:
 
 
 def _decode_seconds(field: str, given: object) -> float:
-    seconds = seconds_of(given, 0, sys.float_info.max)
+    seconds = read_seconds(given, 0, sys.float_info.max)
     if seconds is None:
         raise ConfigurationError(field, given, "must be seconds, 0 or more, or a timedelta")
     return seconds

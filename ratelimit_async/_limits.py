@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, ca
 
 import msgspec
 
-from ratelimit_async._errors import ConfigurationError, seconds_of, shown
+from ratelimit_async._errors import ConfigurationError, read_seconds, shown
 
 __all__ = ["Algorithm", "CountFrom", "Limit", "LimitOptions", "decode_limits", "parse_limits"]
 
@@ -223,7 +223,7 @@ def _check_amount(field: str, amount: object) -> None:
 
 def _keep_seconds(limit: Limit, field: str, least: float) -> None:
     given: object = getattr(limit, field)
-    seconds = seconds_of(given, least, _LONGEST_PERIOD)
+    seconds = read_seconds(given, least, _LONGEST_PERIOD)
     if seconds is None:
         raise ConfigurationError(field, given, f"must be seconds from {least:g} to {_LONGEST_PERIOD}, or a timedelta")
     # What counts is whole microseconds; keeping no more makes equal limits equal.
