@@ -281,9 +281,9 @@ class Scripts:
         entry = (f"*.{own}", stamp, 0, costs, true, 1)
         return self._executor.call(ALL["adjust"], key, entry, replayable=key.config.holds)
 
-    async def hold(self, key: Key, held: Iterable[tuple[int, str]]) -> None:
-        """Renew the leases of what runs: its numbers and costs."""
-        await self._executor.call(ALL["hold"], key, (" ".join(f"{seq} {costs}" for seq, costs in held),))
+    def hold(self, key: Key, held: Iterable[tuple[int, str]]) -> asyncio.Future[Any]:
+        """Renew the leases of what runs: its numbers and costs; sent at once, before what of it ends meanwhile."""
+        return self._executor.call(ALL["hold"], key, (" ".join(f"{seq} {costs}" for seq, costs in held),))
 
     def lower(self, key: Key, index: int, remaining: int, reset_after: float | None) -> asyncio.Future[Any]:
         """Take over what remains of a limit, if it is less; by how much it was."""

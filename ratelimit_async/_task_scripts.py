@@ -141,9 +141,9 @@ class TaskScripts:
         reply = await self._call(key, "finish", begun.own, begun.token, outcome, int(wait * 1e6), rest, result)
         return str(reply.decode())
 
-    async def work(self, key: Key, room: int, names: str, running: Iterable[Begun]) -> Work:
-        """Say what this worker has room for, and renew what it runs; a room of -1: it leaves."""
-        held = " ".join(f"{begun.own} {begun.token} {begun.costs}" for begun in running)
+    async def work(self, key: Key, room: int, names: str, running: Iterable[tuple[Begun, bool]]) -> Work:
+        """Say what this worker has room for, and renew what it runs, if need be with its costs; room -1: it leaves."""
+        held = " ".join(f"{begun.own} {begun.token} {begun.costs if holds else '.'}" for begun, holds in running)
         left, lost, granted = await self._call(key, "work", "", room, names, held, self._grace)
         return Work(int(left), [own.decode() for own in lost], [own.decode() for own in granted])
 

@@ -178,7 +178,10 @@ class Worker:
         if self._open:
             self._open = False
             with contextlib.suppress(RateLimitError):
-                await asyncio.gather(*(self._tasks.work(key, -1, "", self._held(key)) for key in self._keys))
+                await asyncio.gather(*map(self._leave, self._keys))
+
+    async def _leave(self, key: Key) -> None:
+        await self._tasks.work(key, -1, "", self._leases(key))
 
     async def end(self, timeout: float) -> None:
         """Give back what still runs, within so many seconds."""
@@ -198,8 +201,10 @@ class Worker:
         with contextlib.suppress(RateLimitError):
             await job
 
-    def _held(self, key: Key) -> list[Begun]:
-        return [attempt.begun for attempt in self._attempts.values() if attempt.key is key and not attempt.lost]
+    def _leases(self, key: Key) -> list[tuple[Begun, bool]]:
+        """Give what runs here, and whether it still holds what it was charged."""
+        own = (attempt for attempt in self._attempts.values() if attempt.key is key and not attempt.lost)
+        return [(attempt.begun, not attempt.ending) for attempt in own]
 
     async def _look(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -209,7 +214,7 @@ class Worker:
                 self._keys.setdefault(self._names.key(*parse_label(label)), now)
 
     async def _work(self, key: Key, *, doubtful: bool = False) -> None:
-        found = await self._tasks.work(key, self._room_for(key), self._registry.words, self._held(key))
+        found = await self._tasks.work(key, self._room_for(key), self._registry.words, self._leases(key))
         now = asyncio.get_running_loop().time()
         for own in found.lost:
             attempt = self._attempts.get((key.driver, own))
@@ -313,8 +318,8 @@ class Worker:
 
     async def _finish(self, attempt: _Attempt, outcome: str, wait: float, error: str, result: bytes) -> None:
         key, begun = attempt.key, attempt.begun
-        self._release(attempt)
         attempt.ending = True
+        self._release(attempt)
         sent = asyncio.create_task(self._tell(attempt, outcome, wait, error, result))
         state = await _through(sent)
         request_id = task_id(key.label, begun.own)

@@ -23,6 +23,7 @@ from ratelimit_async import (
     TaskFailed,
     UnknownRequest,
 )
+from ratelimit_async._events import Released
 from tests.helpers import client_of, eventually
 
 if TYPE_CHECKING:
@@ -441,6 +442,20 @@ async def test_no_more_tasks_run_at_once_than_there_are_slots(url: str) -> None:
         await asyncio.gather(*tickets)
         assert max(most) == 3
         assert len(most) == 40
+
+
+async def test_a_slot_that_was_given_back_is_not_held_again_by_a_lease_renewed_meanwhile(url: str) -> None:
+    def renew(event: Event) -> None:
+        if isinstance(event, Released):
+            session = limiter._session
+            assert session is not None
+            # It goes to Redis between what gives the slot back and what ends the task.
+            session.worker.on_key(session._names.key("one", None))
+
+    async with limiter_of(url, [], hooks=[renew]) as limiter:
+        assert await (await limiter.submit("one", task_of(limiter, "note"), 1)) == 2
+        status = await limiter.status("one")
+        assert status.limits[0].used == 0
 
 
 async def test_several_workers_share_the_tasks_and_run_each_once(url: str) -> None:

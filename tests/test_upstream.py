@@ -492,3 +492,15 @@ async def test_what_cannot_be_served_in_time_is_refused_at_once(url: str) -> Non
         assert big.estimated_wait <= 1.1
         big.cancel()
         slow.cancel()
+
+
+async def test_a_slot_that_is_given_back_is_not_held_again_by_a_renewal_under_way(url: str) -> None:
+    async with RateLimiter(url, limits={"one": "1 concurrent"}) as limiter:
+        session = limiter._session
+        assert session is not None
+        async with limiter.acquire("one"):
+            renewal = asyncio.create_task(session.requests.holds.renew())
+            await asyncio.sleep(0)
+        await renewal
+        status = await limiter.status("one")
+        assert status.limits[0].used == 0

@@ -6,7 +6,7 @@
 --          begin: tasks this worker can take besides; decline: the same
 --          finish: token, outcome (S, F failed, K not to be tried again, B given back), us to the next attempt,
 --                  'room error' (percent-encoded), result
---          work: room (-1: this worker leaves), names, 'id token costs' of what it runs, grace (us)
+--          work: room (-1: this worker leaves), names, 'id token costs' of what it runs (costs '.': given back already), grace (us)
 --          which: ids; outcome: 1: this client is told of its end; cancel: reason, percent-encoded, 1: only if it waits; dead: first, last; requeue; delete
 -- Reply:   submit: {'Q', position, estimate us}, {'F'} full, {'L'} too large, or as outcome where the id is known
 --          begin: {attempts, most, stamp, costs, name, arguments, priority, enqueued us}, or '' where it is not to be run
@@ -168,9 +168,10 @@ function ops.work(group, _, room, names, running, grace)
   for id, token, costs in string.gmatch(running, '(%S+) (%S+) (%S+)') do
     if redis.call('ZSCORE', group.started, id .. ' ' .. token) then
       put(group.started, now + client_lease, id .. ' ' .. token)
-      if group.holds and part_of('held').has(group, '*.' .. id, costs) then
+      local holds = group.holds and costs ~= '.'
+      if holds and part_of('held').has(group, '*.' .. id, costs) then
         redis.call('ZADD', group.held, int(now + client_lease), '*.' .. id .. ' ' .. costs)
-      elseif group.holds then
+      elseif holds then
         part_of('held').add(group, '*.' .. id, costs)
       end
     else
