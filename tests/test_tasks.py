@@ -16,6 +16,7 @@ from ratelimit_async import (
     QueueFull,
     RateLimitConfig,
     RateLimiter,
+    RedisUnavailable,
     RequestCancelled,
     RequestTimeout,
     Retry,
@@ -29,7 +30,7 @@ from tests.helpers import client_of, eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LIMITS = {"a": "1000/second", "one": "1 concurrent", "slow": "1 per 0.2 seconds"}
+LIMITS = {"a": "1000/second", "one": "1 concurrent", "two": "2 concurrent", "slow": "1 per 0.2 seconds"}
 
 
 def limiter_of(url: str, ran: list[Any], *, limits: dict[str, Any] | None = None, **settings: Any) -> RateLimiter:
@@ -454,8 +455,30 @@ async def test_a_slot_that_was_given_back_is_not_held_again_by_a_lease_renewed_m
 
     async with limiter_of(url, [], hooks=[renew]) as limiter:
         assert await (await limiter.submit("one", task_of(limiter, "note"), 1)) == 2
-        status = await limiter.status("one")
-        assert status.limits[0].used == 0
+        assert await _unused(limiter, "one")
+
+
+async def test_a_slot_whose_release_was_lost_counts_once_when_its_task_is_tried_again(url: str) -> None:
+    async with limiter_of(url, []) as limiter:
+        session = limiter._session
+        assert session is not None
+        release = session.worker._scripts.adjust_task
+
+        def lose(*_: Any) -> asyncio.Future[Any]:
+            session.worker._scripts.adjust_task = release  # type: ignore[method-assign]
+            lost: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            lost.set_exception(RedisUnavailable("redis", "connection lost"))
+            return lost
+
+        session.worker._scripts.adjust_task = lose  # type: ignore[method-assign]
+        with pytest.raises(TaskFailed):
+            await (await limiter.submit("two", task_of(limiter, "fail"), "boom"))
+        await eventually(lambda: _unused(limiter, "two"))
+
+
+async def _unused(limiter: RateLimiter, name: str) -> bool:
+    status = await limiter.status(name)
+    return status.limits[0].used == 0
 
 
 async def test_several_workers_share_the_tasks_and_run_each_once(url: str) -> None:

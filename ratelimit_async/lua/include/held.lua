@@ -34,6 +34,7 @@ parts.held = function()
         for _, member in ipairs(redis.call('ZRANGEBYSCORE', group.held, 1, '+inf')) do
           sum = sum + cost_held(limit, member)
         end
+        group.new_sums = (group.new_sums or 0) + 1
       end
       group.sums[limit.unit] = sum
     end
@@ -59,8 +60,24 @@ parts.held = function()
     add_held(group, costs_of(text), 1)
   end
 
+  local function add_up_anew(group)
+    local scores = {}
+    for unit in pairs(group.sums) do
+      redis.call('ZREM', group.held, '#' .. unit)
+    end
+    group.sums = nil
+    for _, limit in ipairs(group.limits) do
+      if limit.holds then
+        table.insert(scores, int(-held.of(limit)))
+        table.insert(scores, '#' .. limit.unit)
+      end
+    end
+    redis.call('ZADD', group.held, unpack(scores))
+  end
+
   function held.save(group)
     local scores = group.holding or {}
+    local new = #scores / 2 + (group.new_sums or 0)
     if group.sums_dirty then
       for unit, sum in pairs(group.sums) do
         table.insert(scores, int(-math.max(sum, 0)))
@@ -68,13 +85,17 @@ parts.held = function()
       end
     end
     if #scores > 0 then
-      redis.call('ZADD', group.held, unpack(scores))
+      if redis.call('ZADD', group.held, unpack(scores)) < new then
+        -- One was held already, since a release that was lost: it counts once.
+        add_up_anew(group)
+      end
       -- What was held must still be there to count once its lease has ended.
       local longest = 0
       for _, limit in ipairs(group.limits) do
         longest = math.max(longest, limit.finish and limit.period or 0)
       end
       redis.call('PEXPIRE', group.held, int(QUEUE_TTL + 2 * longest / 1000))
+      group.new_sums = nil
     end
     group.holding, group.sums_dirty = nil, false
   end
