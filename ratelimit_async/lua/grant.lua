@@ -103,7 +103,7 @@ local function commit(group, grants, pops)
   end
   for p, popped in pairs(pops) do
     if popped > 0 then
-      redis.call('LTRIM', group.queues[p], popped, -1)
+      redis.call('LTRIM', group.queues[p], popped, '-1')
     end
   end
 end

@@ -20,7 +20,7 @@ return run(1, function(group, a)
     local own = tonumber(redis.call('GET', group.pause) or 0)
     -- A longer pause, or one without end, is not cut short by a shorter one.
     if us < 0 then
-      redis.call('SET', group.pause, -1, 'PX', LIFE)
+      redis.call('SET', group.pause, '-1', 'PX', LIFE)
     elseif own >= 0 and now + us > own then
       redis.call('SET', group.pause, int(now + us), 'PX', int(math.ceil(us / 1000) + 1000))
     end

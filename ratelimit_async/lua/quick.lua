@@ -17,16 +17,6 @@ local function serve(group, first, entries)
   return reply
 end
 
--- Made once for all that are configured alike.
-local function group_of(header)
-  local group = { usual = header.usual, limits = {}, opened = nil }
-  for i, given in ipairs(header.limits) do
-    group.limits[i] = new_limit(group, given)
-  end
-  header.group = group
-  return group
-end
-
 local function left_to_admit(entries)
   local reply = { -1 }
   for e = 1, entries do
@@ -37,14 +27,14 @@ end
 
 local replies, a, k = {}, 6, 1
 for i = 1, tonumber(ARGV[5]) do
-  local header = header_of(ARGV[a])
-  local group = header.group or group_of(header)
-  local entries, last = tonumber(ARGV[a + 2]), k + 1 + header.priorities
+  -- One for all that are configured alike.
+  local group = header_of(ARGV[a])
+  local entries, last = tonumber(ARGV[a + 2]), k + 1 + group.priorities
   local served, reply = false, nil
   if ARGV[a + 1] == '0' and redis.call('EXISTS', unpack(KEYS, k, last)) == 0 then
     group.opened = false
     for n, limit in ipairs(group.limits) do
-      limit.key, limit.used, limit.dirty = KEYS[last + n], 0, false
+      limit.group, limit.key, limit.used, limit.dirty = group, KEYS[last + n], 0, false
     end
     served, reply = pcall(serve, group, a + 2, entries)
   end

@@ -9,7 +9,7 @@
 -- @include run
 
 return run(1, function(group)
-  redis.call('ZREMRANGEBYSCORE', group.held, '-inf', 0)
+  redis.call('ZREMRANGEBYSCORE', group.held, '-inf', '0')
   for _, limit in ipairs(limits_of(group)) do
     if limit.key and limit.used > 0 then
       redis.call('PEXPIRE', limit.key, int(math.ceil(limit.does.reset_in(limit) / 1000) + 1000))

@@ -14,7 +14,7 @@ local MOST = 500
 return run(1, function(group, a)
   local left, entries = tonumber(ARGV[a]), {}
   for p = left, group.priorities do
-    for _, text in ipairs(redis.call('LRANGE', group.queues[p], 0, -1)) do
+    for _, text in ipairs(redis.call('LRANGE', group.queues[p], '0', '-1')) do
       local entry = entry_of(text)
       entry.level, entry.place = p, #entries
       entries[#entries + 1] = entry

@@ -19,7 +19,7 @@ return run(2, function(group, a)
     limits[i] = { used_of(limit), reset_of(limit) }
   end
   for p, queue in ipairs(group.queues) do
-    local head = depths_of(group)[p] > 0 and redis.call('LINDEX', queue, 0)
+    local head = depths_of(group)[p] > 0 and redis.call('LINDEX', queue, '0')
     if head then
       oldest = math.max(oldest, now - entry_of(head).enqueued)
     end

@@ -46,7 +46,7 @@ local kinds = {}
 
 -- Scores are sums of all that was charged: the first shows whether they began anew.
 function kinds.sw(key)
-  local first, last = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES'), redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
+  local first, last = redis.call('ZRANGE', key, '0', '0', 'WITHSCORES'), redis.call('ZRANGE', key, '-1', '-1', 'WITHSCORES')
   return { tonumber(last[2] or 0), tonumber(first[1] or 0), tonumber(first[2] or 0), 0, 0 }
 end
 
@@ -100,7 +100,7 @@ local pause = tonumber(redis.call('GET', KEYS[2]) or 0)
 pause = pause < 0 and -1 or math.max(pause - now, 0)
 -- Below 1 are sums.
 local held = redis.call('ZCARD', KEYS[3])
-for _, member in ipairs(redis.call('ZRANGE', KEYS[3], 0, 15)) do
+for _, member in ipairs(redis.call('ZRANGE', KEYS[3], '0', '15')) do
   held = held - (string.sub(member, 1, 1) == '#' and 1 or 0)
 end
 return {

@@ -180,7 +180,7 @@ function ops.work(group, _, room, names, running, grace)
   end
   look(group)
   sweep(group, tonumber(grace))
-  for _, id in ipairs(redis.call('ZRANGE', group.leases, 0, BATCH - 1)) do
+  for _, id in ipairs(redis.call('ZRANGE', group.leases, '0', BATCH - 1)) do
     granted[#granted + 1] = string.match(id, '^%*%.(.+)$')
   end
   local ended = redis.call('ZCARD', group.ended) + redis.call('ZCARD', group.dead)
@@ -223,12 +223,12 @@ local function take_out(group, id)
   end
   local entry, priority = find(group, '*.' .. id)
   if entry then
-    redis.call('LREM', group.queues[priority], 1, entry.text)
+    redis.call('LREM', group.queues[priority], '1', entry.text)
     count(group, priority, entry, -1)
     return
   end
   for _, key in ipairs({ group.delayed, group.parked }) do
-    for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+    for _, member in ipairs(redis.call('ZRANGE', key, '0', '-1')) do
       if string.match(member, ' %*%S+ (%S+)') == id then
         redis.call('ZREM', key, member)
         return

@@ -10,13 +10,13 @@
 -- @include run
 
 local function remove(group, id, text, priority)
-  if text ~= '' and group.queues[priority] and redis.call('LREM', group.queues[priority], 1, text) > 0 then
+  if text ~= '' and group.queues[priority] and redis.call('LREM', group.queues[priority], '1', text) > 0 then
     return entry_of(text), priority
   end
   -- Not where it was, if it was lifted meanwhile.
   local entry, found = find(group, id)
   if entry then
-    redis.call('LREM', group.queues[found], 1, entry.text)
+    redis.call('LREM', group.queues[found], '1', entry.text)
   end
   return entry, found
 end

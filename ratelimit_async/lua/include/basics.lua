@@ -21,7 +21,12 @@ local function part_of(name)
   return part
 end
 
+-- A number as a command's argument. Redis writes those that it gets as numbers with all digits of a fraction, which takes
+-- longer than most commands; so does '%.0f', which is for what '%d' cannot hold.
 local function int(number)
+  if number < 2 ^ 53 and number > -2 ^ 53 then
+    return string.format('%d', math.floor(number + 0.5))
+  end
   return string.format('%.0f', number)
 end
 
@@ -40,64 +45,18 @@ local function costs_of(text)
   return costs
 end
 
-local headers = {}
-
--- Many groups of a call are configured alike.
-local function header_of(text)
-  local header = headers[text]
-  if header then
-    return header
-  end
-  local priorities, max_size, overflow, promote, cached, rest =
-    string.match(text, '^(%d+) (%d+) (%S+) (%d+) (%d) ?(.*)$')
-  header = {
-    priorities = tonumber(priorities),
-    max_size = tonumber(max_size),
-    overflow = overflow,
-    promote = tonumber(promote),
-    cached = cached == '1',
-    usual = { requests = 1 },
-    limits = {},
-  }
-  for kind, unit, amount, period, drain in string.gmatch(rest, '(%S+) (%S+) (%d+) (%d+) (%d+)') do
-    local limit = {
-      kind = string.sub(kind, 1, 2),
-      unit = unit,
-      amount = tonumber(amount),
-      period = tonumber(period),
-      drain = tonumber(drain),
-      finish = #kind == 3,
-    }
-    limit.holds = limit.finish or limit.kind == 'cc'
-    header.holds = header.holds or limit.holds
-    if limit.kind == 'cc' then
-      header.usual[unit] = 1
-    end
-    header.limits[#header.limits + 1] = limit
-  end
-  for _, limit in ipairs(header.limits) do
-    limit.usual = header.usual[limit.unit] or 0
-  end
-  headers[text] = header
-  return header
-end
-
-local function cost_of(limit, costs)
-  return costs[limit.unit] or limit.usual
-end
-
 -- Fields that most scripts set are named here, as for groups: a table that grows is copied.
-local function new_limit(group, given)
+local function new_limit(group, kind, unit, amount, period, drain, finish, holds, usual)
   return {
     group = group,
-    kind = given.kind,
-    unit = given.unit,
-    amount = given.amount,
-    period = given.period,
-    drain = given.drain,
-    finish = given.finish,
-    holds = given.holds,
-    usual = given.usual,
+    kind = kind,
+    unit = unit,
+    amount = amount,
+    period = period,
+    drain = drain,
+    finish = finish,
+    holds = holds,
+    usual = usual,
     scale = 1,
     used = 0,
     key = nil,
@@ -107,6 +66,49 @@ local function new_limit(group, given)
     total = nil,
     newest = nil,
   }
+end
+
+local headers = {}
+
+local LIMIT, LEVELS = '^ (%l%l)(%+?) (%S+) (%d+) (%d+) (%d+)()', '^(%d+) (%d+) (%S+) (%d+) (%d)()'
+
+-- Many groups of a call are configured alike.
+local function header_of(text)
+  local header = headers[text]
+  if header then
+    return header
+  end
+  local priorities, max_size, overflow, promote, cached, at = string.match(text, LEVELS)
+  local usual, limits, holds = { requests = 1 }, {}, false
+  while at <= #text do
+    local kind, finish, unit, amount, period, drain, past = string.match(text, LIMIT, at)
+    local held = finish == '+' or kind == 'cc'
+    if kind == 'cc' then
+      usual[unit] = 1
+    end
+    limits[#limits + 1] =
+      new_limit(nil, kind, unit, tonumber(amount), tonumber(period), tonumber(drain), finish == '+', held, 0)
+    at, holds = past, holds or held
+  end
+  for _, limit in ipairs(limits) do
+    limit.usual = usual[limit.unit] or 0
+  end
+  header = {
+    priorities = tonumber(priorities),
+    max_size = tonumber(max_size),
+    overflow = overflow,
+    promote = tonumber(promote),
+    cached = cached == '1',
+    usual = usual,
+    limits = limits,
+    holds = holds,
+  }
+  headers[text] = header
+  return header
+end
+
+local function cost_of(limit, costs)
+  return costs[limit.unit] or limit.usual
 end
 
 -- Hits and checks mostly cost the usual, and look alike.

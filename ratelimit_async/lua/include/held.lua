@@ -31,7 +31,7 @@ parts.held = function()
       sum = -(tonumber(known) or 0)
       if not known then
         -- A unit that is held since the configuration changed, or nothing at all.
-        for _, member in ipairs(redis.call('ZRANGEBYSCORE', group.held, 1, '+inf')) do
+        for _, member in ipairs(redis.call('ZRANGEBYSCORE', group.held, '1', '+inf')) do
           sum = sum + cost_held(limit, member)
         end
         group.new_sums = (group.new_sums or 0) + 1
@@ -121,7 +121,7 @@ parts.held = function()
 
   -- A lease that ended: its holder is gone, and its call ended then at the latest.
   function held.lapse(group)
-    local lapsed = redis.call('ZRANGEBYSCORE', group.held, 1, int(now), 'WITHSCORES', 'LIMIT', 0, BATCH)
+    local lapsed = redis.call('ZRANGEBYSCORE', group.held, '1', int(now), 'WITHSCORES', 'LIMIT', '0', BATCH)
     for i = 1, #lapsed, 2 do
       local id, text = string.match(lapsed[i], '^(%S+) (%S+)$')
       held.remove(group, id, text)
@@ -139,7 +139,7 @@ parts.held = function()
 
   -- us until the leases of so many units have ended, if nobody renews them.
   function held.lapses_in(limit, units)
-    local leases = redis.call('ZRANGEBYSCORE', limit.group.held, 1, '+inf', 'WITHSCORES', 'LIMIT', 0, BATCH)
+    local leases = redis.call('ZRANGEBYSCORE', limit.group.held, '1', '+inf', 'WITHSCORES', 'LIMIT', '0', BATCH)
     for i = 1, #leases, 2 do
       units = units - cost_held(limit, leases[i])
       if units <= 0 then
@@ -158,7 +158,7 @@ parts.held = function()
         return client_lease
       end
     end
-    local leases = redis.call('ZREVRANGEBYSCORE', limit.group.held, '+inf', 1, 'WITHSCORES', 'LIMIT', 0, BATCH)
+    local leases = redis.call('ZREVRANGEBYSCORE', limit.group.held, '+inf', '1', 'WITHSCORES', 'LIMIT', '0', BATCH)
     for i = 1, #leases, 2 do
       if cost_held(limit, leases[i]) > 0 then
         return tonumber(leases[i + 1]) - now

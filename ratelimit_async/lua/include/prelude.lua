@@ -70,7 +70,9 @@ local function open_group(a, k)
   }
   k = k + 8 + levels
   for i, given in ipairs(header.limits) do
-    local limit = new_limit(group, given)
+    local limit = new_limit(
+      group, given.kind, given.unit, given.amount, given.period, given.drain, given.finish, given.holds, given.usual
+    )
     if given.kind ~= 'cc' then
       limit.key = KEYS[k]
       k = k + 1

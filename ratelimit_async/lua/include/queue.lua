@@ -212,7 +212,7 @@ end
 
 -- Takes back what was granted and not claimed within its lease; the grant goes to the next, its owner, if alive, to its place.
 local function reap(group)
-  local lapsed = redis.call('ZRANGEBYSCORE', group.leases, '-inf', int(now), 'LIMIT', 0, BATCH)
+  local lapsed = redis.call('ZRANGEBYSCORE', group.leases, '-inf', int(now), 'LIMIT', '0', BATCH)
   if #lapsed == 0 then
     return
   end
@@ -239,7 +239,7 @@ local function tidy(group)
   local depths = depths_of(group)
   for p, queue in ipairs(group.queues) do
     for _ = 1, math.min(depths[p], 16) do
-      local head = redis.call('LINDEX', queue, 0)
+      local head = redis.call('LINDEX', queue, '0')
       local entry = head and entry_of(head)
       if not entry or is_live(group, entry) then
         break
@@ -255,7 +255,7 @@ local function promote(group)
   local depths = depths_of(group)
   for p = 2, group.promote > 0 and group.priorities or 0 do
     for _ = 1, math.min(depths[p], BATCH) do
-      local entry = entry_of(redis.call('LINDEX', group.queues[p], 0))
+      local entry = entry_of(redis.call('LINDEX', group.queues[p], '0'))
       if entry.since + group.promote > now then
         break
       end
@@ -272,7 +272,7 @@ local function find(group, id)
   if not group.places then
     group.places = {}
     for p, queue in ipairs(group.queues) do
-      for position, text in ipairs(redis.call('LRANGE', queue, 0, -1)) do
+      for position, text in ipairs(redis.call('LRANGE', queue, '0', '-1')) do
         local owner, seq = string.match(text, '^(%S+) (%S+)')
         group.places[(string.sub(owner, 1, 1) == '*' and '*' or owner) .. '.' .. seq] = { text, p, position }
       end
@@ -286,7 +286,7 @@ end
 
 local function head_of(group)
   local best = best_of(group)
-  return best and redis.call('LINDEX', group.queues[best], 0)
+  return best and redis.call('LINDEX', group.queues[best], '0')
 end
 
 -- Every script that may move the head of the queue starts with this and ends with nudge.

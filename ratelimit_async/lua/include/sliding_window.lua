@@ -26,14 +26,14 @@ parts.sw = function()
       end
     end
     local base = redis.call('ZRANGE', limit.key, last, last, 'WITHSCORES')[2]
-    redis.call('ZREMRANGEBYRANK', limit.key, 0, last - 1)
+    redis.call('ZREMRANGEBYRANK', limit.key, '0', last - 1)
     return tonumber(base)
   end
 
   function sliding.open(limit)
     local key, period = limit.key, limit.period
     limit.base, limit.total, limit.newest = 0, 0, 0
-    local newest = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
+    local newest = redis.call('ZRANGE', key, '-1', '-1', 'WITHSCORES')
     if newest[1] then
       limit.newest, limit.total = tonumber(newest[1]), tonumber(newest[2])
       if limit.newest + period <= now then
@@ -41,7 +41,7 @@ parts.sw = function()
         limit.total, limit.newest = 0, 0
       else
         -- Of those that have expired the newest stays, to count from.
-        local oldest = redis.call('ZRANGE', key, 0, 1, 'WITHSCORES')
+        local oldest = redis.call('ZRANGE', key, '0', '1', 'WITHSCORES')
         if tonumber(oldest[1]) + period <= now then
           limit.base = tonumber(oldest[2])
           if tonumber(oldest[3]) + period <= now then
@@ -61,7 +61,7 @@ parts.sw = function()
     if limit.shifts then
       sliding.save_shifts(limit)
     end
-    local freed = redis.call('ZRANGEBYSCORE', limit.key, int(limit.base + units), '+inf', 'LIMIT', 0, 1)
+    local freed = redis.call('ZRANGEBYSCORE', limit.key, int(limit.base + units), '+inf', 'LIMIT', '0', '1')
     local bucket = tonumber(freed[1]) or math.max(bucket_of(limit, now), limit.newest)
     return bucket + limit.period - now
   end
@@ -96,11 +96,10 @@ parts.sw = function()
   function sliding.save(limit)
     -- A clock that steps back must not write before the newest bucket: the scores would no longer rise with time.
     local bucket = math.max(bucket_of(limit, now), limit.newest)
-    -- Whole numbers up to 2^53 reach Redis as they are.
-    redis.call('ZADD', limit.key, limit.total, bucket)
+    redis.call('ZADD', limit.key, int(limit.total), int(bucket))
     if bucket ~= limit.newest then
       limit.newest = bucket
-      redis.call('PEXPIRE', limit.key, math.ceil((bucket - now + limit.period) / 1000) + 1000)
+      redis.call('PEXPIRE', limit.key, int(math.ceil((bucket - now + limit.period) / 1000) + 1000))
     end
   end
 
@@ -141,16 +140,16 @@ parts.sw = function()
     table.sort(order)
     -- From the bucket before the first that changes, which stays as it is.
     local rank = redis.call('ZRANK', limit.key, int(order[1])) or 1
-    local members = redis.call('ZRANGE', limit.key, math.max(rank - 1, 0), -1, 'WITHSCORES')
-    local i, before, shifted, kept, kept_score = 1, 0, 0, 0, 0
+    local members = redis.call('ZRANGE', limit.key, math.max(rank - 1, 0), '-1', 'WITHSCORES')
+    local i, before, shifted, kept, kept_score = 1, 0, 0, 0, '0'
     for n = 1, #order + 1 do
       local bucket = order[n]
       while members[i] and (not bucket or tonumber(members[i]) < bucket) do
         before = tonumber(members[i + 1])
         if n == 1 then
-          kept, kept_score = tonumber(members[i]), before
+          kept, kept_score = tonumber(members[i]), int(before)
         else
-          scores[#scores + 1] = before + shifted
+          scores[#scores + 1] = int(before + shifted)
           scores[#scores + 1] = members[i]
         end
         i = i + 2
@@ -161,7 +160,7 @@ parts.sw = function()
           before = tonumber(members[i + 1])
           i = i + 2
         end
-        scores[#scores + 1] = before + shifted
+        scores[#scores + 1] = int(before + shifted)
         scores[#scores + 1] = int(bucket)
       end
     end

@@ -117,7 +117,7 @@ end
 
 -- Aside, where nobody waits behind it: until a worker has it, or others are there and it is given up.
 local function park(group, priority, entry, grace)
-  redis.call('ZADD', group.parked, 0, table.concat({ entry.task, int(now), priority, entry.text }, ' '))
+  redis.call('ZADD', group.parked, '0', table.concat({ entry.task, int(now), priority, entry.text }, ' '))
   redis.call('PEXPIRE', group.parked, TASK_TTL)
   give_up_at(group, now + grace)
 end
@@ -169,14 +169,14 @@ end
 local spare = 32
 
 local function due(group, key, most)
-  local found = redis.call('ZRANGEBYSCORE', key, '-inf', int(most), 'LIMIT', 0, int(math.max(spare, 1)))
+  local found = redis.call('ZRANGEBYSCORE', key, '-inf', int(most), 'LIMIT', '0', int(math.max(spare, 1)))
   group.more = group.more or #found > 0 and #found >= spare
   spare = spare - #found
   return found
 end
 
 local function forget_ends(group, key, most)
-  local ids = redis.call('ZRANGEBYSCORE', key, '-inf', int(most), 'LIMIT', 0, BATCH)
+  local ids = redis.call('ZRANGEBYSCORE', key, '-inf', int(most), 'LIMIT', '0', BATCH)
   if #ids > 0 then
     redis.call('HDEL', group.tasks, unpack(ids))
     redis.call('ZREM', key, unpack(ids))
@@ -184,7 +184,7 @@ local function forget_ends(group, key, most)
 end
 
 local function of_name(group, name)
-  local members = redis.call('ZRANGE', group.parked, '[' .. name .. ' ', '(' .. name .. '!', 'BYLEX', 'LIMIT', 0, int(spare))
+  local members = redis.call('ZRANGE', group.parked, '[' .. name .. ' ', '(' .. name .. '!', 'BYLEX', 'LIMIT', '0', int(spare))
   spare = spare - #members
   return members
 end
@@ -205,7 +205,7 @@ end
 local function unpark(group, grace)
   local from = '-'
   while spare > 0 do
-    local first = redis.call('ZRANGE', group.parked, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
+    local first = redis.call('ZRANGE', group.parked, from, '+', 'BYLEX', 'LIMIT', '0', '1')[1]
     if not first then
       return
     end
@@ -267,7 +267,7 @@ local function next_of(group)
     soonest = math.min(soonest or wait, wait)
   end
   for _, key in ipairs({ group.delayed, group.started }) do
-    local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    local first = redis.call('ZRANGE', key, '0', '0', 'WITHSCORES')
     if first[2] then
       at(first[2])
     end
