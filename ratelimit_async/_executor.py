@@ -1,4 +1,4 @@
-"""The executor: one multiplexed connection, written and read by tasks of its own; callers await futures.
+"""The executor: one multiplexed connection, written at the end of a turn of the event loop; callers await futures.
 
 Calls made in one turn of the event loop, or while earlier ones are on the wire, travel together: as one EVALSHA with
 many entries where they share a script, otherwise as one pipeline. Cancelling a caller never touches the connection.
@@ -11,11 +11,14 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from ratelimit_async._batches import PLAIN, Call, command_of, group_of, groups_of
 from ratelimit_async._breaker import Breaker
-from ratelimit_async._connection import FAILURES, UNWILLING, NoScriptError, ResponseError, ask, hang_up, pack
+from ratelimit_async._connection import FAILURES, NoScriptError, ask, hang_up, pack
 from ratelimit_async._errors import RateLimitError, RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
+from ratelimit_async._link import link_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from ratelimit_async._connection import Source, Wire
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
+    from ratelimit_async._link import Link
     from ratelimit_async._values import BreakerState
 
 __all__ = ["Executor", "Unconfirmed"]
@@ -36,6 +40,19 @@ _LONGEST_IN_DOUBT = 0.1
 
 class Unconfirmed(Exception):
     """So many replicas have confirmed a call, of so many wanted."""
+
+
+class Flight:
+    """A batch on the wire since then, and what came back of so many replies; one without calls loads the scripts."""
+
+    __slots__ = ("batch", "needs", "replies", "since")
+
+    def __init__(self, batch: list[Call], needs: int, since: float) -> None:
+        """Take off."""
+        self.batch = batch
+        self.needs = needs
+        self.replies: list[Any] = []
+        self.since = since
 
 
 class Executor:
@@ -62,9 +79,12 @@ class Executor:
         self._replicas = replicas
         self._pending: deque[Call] = deque()
         self._urgent: dict[Script, deque[Call]] = {}
-        self._flying: deque[tuple[float, list[Call]]] = deque()
-        self._wake = asyncio.Event()
+        self._flying: deque[Flight] = deque()
         self._wire: Wire | None = None
+        self._link: Link | None = None
+        self._planned = False
+        # Whether the connection has yet to answer its first call.
+        self._unproven = True
         # What no Redis has executed, to be sent again.
         self._unloaded: list[Call] = []
         self._refused: RedisUnavailable | None = None
@@ -90,7 +110,7 @@ class Executor:
                 self._urgent.setdefault(call.script, deque()).append(call)
             else:
                 self._pending.append(call)
-            self._wake.set()
+            self._plan()
 
     @property
     def breaker_state(self) -> BreakerState:
@@ -172,28 +192,44 @@ class Executor:
         return wire
 
     async def _serve(self, wire: Wire) -> None:
+        self._unproven = True
+        link = self._link = link_of(wire, self._receive)
+        self._plan()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._write(wire))
-            group.create_task(self._read(wire))
+            group.create_task(link.run())
             if not self._source.embedded:
                 group.create_task(self._watch())
 
-    async def _write(self, wire: Wire) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            while not (queue := self._queue()) or len(self._flying) >= self.most_batches or self._unloaded:
-                self._wake.clear()
-                await self._wake.wait()
-            packed: list[bytes] = []
-            while (queue := self._queue()) and len(self._flying) < self.most_batches:
-                if batch := self._next_batch(queue):
-                    packed.append(pack(*command_of(batch, self.head)))
-                    if self._replicas and batch[0].script is not PLAIN:
-                        # Well within the time after which an answer counts as missing.
-                        packed.append(pack("WAIT", self._replicas, int(self._timeout * 500)))
-                    self._flying.append((loop.time(), batch))
-            if packed:
-                await wire.send_packed_command(b"".join(packed), check_health=False)
+    def _plan(self) -> None:
+        """Send what waits at the end of this turn of the loop, with all that comes in it."""
+        if not self._planned:
+            self._planned = True
+            asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        self._planned = False
+        link = self._link
+        if link is None or not link.open or self._unloaded:
+            return
+        try:
+            if packed := self._take_off():
+                link.write(packed[0] if len(packed) == 1 else b"".join(packed))
+        except Exception as error:  # noqa: BLE001 - it ends the link, and whoever serves it sees to it
+            link.fail(error)
+
+    def _take_off(self) -> list[bytes]:
+        """Give the next batches as they travel."""
+        now = asyncio.get_running_loop().time()
+        packed: list[bytes] = []
+        while len(self._flying) < self.most_batches and (queue := self._queue()):
+            if batch := self._next_batch(queue):
+                packed.append(pack(*command_of(batch, self.head)))
+                confirms = bool(self._replicas) and batch[0].script is not PLAIN
+                if confirms:
+                    # Well within the time after which an answer counts as missing.
+                    packed.append(pack("WAIT", self._replicas, int(self._timeout * 500)))
+                self._flying.append(Flight(batch, 1 + confirms, now))
+        return packed
 
     def _queue(self) -> deque[Call]:
         """Give the calls to send next; what is urgent goes first, each of its scripts by itself."""
@@ -225,31 +261,35 @@ class Executor:
         batch.sort(key=group_of)
         return batch
 
-    async def _read(self, wire: Wire) -> None:
-        first = True
-        while True:
-            reply = await _response(wire)
-            if self._replicas and self._flying and self._flying[0][1][0].script is not PLAIN:
-                confirmed = await _response(wire)
-                if not isinstance(reply, Exception):
-                    reply = self._confirmed(reply, confirmed)
-            if self._closed:
+    def _receive(self, reply: Any) -> None:
+        """Take the next reply."""
+        if self._closed:
+            return
+        if not self._flying:
+            problem = f"an answer that nobody asked for: {reply!r:.100}"
+            raise RedisConnectionError(problem)
+        flight = self._flying[0]
+        if flight.needs > 1:
+            flight.replies.append(reply)
+            if len(flight.replies) < flight.needs:
                 return
-            # It stays among the flying until its callers are told: a crash here must not lose them.
-            self._answer(self._flying[0][1], reply)
-            self._flying.popleft()
-            if self._refused is not None and not self._flying:
-                raise self._refused
-            if first and self._refused is None:
-                first, doubted = False, self.breaker.doubted
-                self.breaker.answered()
-                if doubted:
-                    self.on_connected()
-            if self._unloaded and not self._flying:
-                await self._load(wire)
-                self._pending.extendleft(reversed(self._unloaded))
-                self._unloaded.clear()
-            self._wake.set()
+        # It stays among the flying until its callers are told: a crash here must not lose them.
+        if flight.batch:
+            self._answer(flight.batch, self._confirmed(*flight.replies) if flight.replies else reply)
+        else:
+            self._loaded(flight.replies)
+        self._flying.popleft()
+        if self._refused is not None and not self._flying:
+            raise self._refused
+        if self._unproven and self._refused is None:
+            self._unproven, doubted = False, self.breaker.doubted
+            self.breaker.answered()
+            if doubted:
+                self.on_connected()
+        if self._unloaded and not self._flying:
+            self._load_again()
+        # Those who are told now may have more to send by then.
+        self._plan()
 
     def _answer(self, batch: list[Call], reply: Any) -> None:
         if isinstance(reply, NoScriptError):
@@ -264,18 +304,34 @@ class Executor:
 
     async def _load(self, wire: Wire) -> None:
         """Load all scripts; nothing else is on the wire meanwhile."""
-        packed = b"".join(pack("SCRIPT", "LOAD", script.source) for script in self._scripts)
         async with asyncio.timeout(self._timeout):
             # Where a password is missing, a PING is told so; an unauthenticated script is cut off for its length.
             await ask(wire, "PING")
-            await wire.send_packed_command(packed, check_health=False)
+            await wire.send_packed_command(self._loading(), check_health=False)
             for _ in self._scripts:
                 await wire.read_response(disable_decoding=True)
 
+    def _loading(self) -> bytes:
+        return b"".join(pack("SCRIPT", "LOAD", script.source) for script in self._scripts)
+
+    def _load_again(self) -> None:
+        """Load the scripts into a server that has lost them, before anything else is sent."""
+        assert self._link is not None
+        self._flying.append(Flight([], len(self._scripts), asyncio.get_running_loop().time()))
+        self._link.write(self._loading())
+
+    def _loaded(self, replies: list[Any]) -> None:
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        self._pending.extendleft(reversed(self._unloaded))
+        self._unloaded.clear()
+
     def _confirmed(self, reply: Any, confirmed: Any) -> Any:
         """Give a reply if enough replicas have confirmed it, otherwise an error."""
-        if isinstance(confirmed, Exception):
-            return confirmed
+        for problem in (reply, confirmed):
+            if isinstance(problem, Exception):
+                return problem
         return reply if confirmed >= self._replicas else Unconfirmed(confirmed, self._replicas)
 
     def _on_error(self, batch: list[Call], error: Exception) -> None:
@@ -314,23 +370,23 @@ class Executor:
     async def _watch(self) -> None:
         """Notice a server that takes calls and never answers."""
         loop = asyncio.get_running_loop()
-        late: list[Call] | None = None
+        late: Flight | None = None
         while True:
             left = self._timeout / 4
             if self._flying:
-                since, batch = self._flying[0]
-                left = since + self._timeout - loop.time()
+                flight = self._flying[0]
+                left = flight.since + self._timeout - loop.time()
                 if left <= 0:
-                    if batch is late:
+                    if flight is late:
                         problem = f"no answer within {self._timeout} s"
                         raise TimeoutError(problem)
                     # A process that was held up itself finds the reply in its own socket, at which not every event loop
                     # looks before its timers: it is given a look first.
-                    late = batch
+                    late = flight
             await asyncio.sleep(max(left, self._timeout / 30))
 
     async def _drop_wire(self) -> None:
-        wire, self._wire = self._wire, None
+        wire, self._wire, self._link = self._wire, None, None
         if wire is not None:
             await hang_up(wire)
 
@@ -341,8 +397,8 @@ class Executor:
             self._emit(Disconnected(what="commands", address=self._source.address, error=text))
         replay = [*self._unloaded]
         self._unloaded.clear()
-        for _, batch in self._flying:
-            for call in batch:
+        for flight in self._flying:
+            for call in flight.batch:
                 if call.future.done():
                     continue
                 if call.replayable:
@@ -385,16 +441,8 @@ class Executor:
         return urgent
 
     def _all(self) -> list[Call]:
-        flying = [call for _, batch in self._flying for call in batch]
+        flying = [call for flight in self._flying for call in flight.batch]
         return [*self._take_urgent(), *self._pending, *self._unloaded, *flying]
-
-
-async def _response(wire: Wire) -> Any:
-    """Read a reply, be it an error."""
-    try:
-        return await wire.read_response(disable_decoding=True, disconnect_on_error=False)
-    except (ResponseError, *UNWILLING) as error:
-        return error
 
 
 def _first(error: BaseException) -> BaseException:

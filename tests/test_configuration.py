@@ -500,26 +500,15 @@ async def test_one_that_leaves_while_it_reads_a_change_ends(url: str, monkeypatc
     async with asyncio.timeout(10), limiter:
         session = limiter._session
         assert session is not None
-        assert session.executor._wire is not None
         # What is asked of Redis on entering has been answered.
         await eventually(lambda: not session._changes)
-        read, close = session.executor._wire.read_response, session.executor.close
-        replies: list[asyncio.Future[Any]] = []
-
-        def read_response(**options: Any) -> asyncio.Future[Any]:
-            reply = asyncio.get_running_loop().create_future()
-            reader = asyncio.ensure_future(read(**options))
-            reader.add_done_callback(lambda done: reply.done() or reply.set_result(done.result()))
-            reply.add_done_callback(lambda _: reader.cancel())
-            replies.append(reply)
-            return reply
+        executor, close = session.executor, session.executor.close
 
         def close_as_a_reply_comes() -> None:
             close()
-            replies[-1].set_result([b"1"])
+            executor._receive([b"1"])
 
-        monkeypatch.setattr(session.executor._wire, "read_response", read_response)
-        monkeypatch.setattr(session.executor, "close", close_as_a_reply_comes)
+        monkeypatch.setattr(executor, "close", close_as_a_reply_comes)
         await limiter.configure({"a": "6/minute"})
 
 

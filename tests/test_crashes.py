@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from bench import experiments
 from bench.fleet import Fleet
-from ratelimit_async import QueueConfig, RateLimitConfig, RateLimiter, RedisUnavailable, RequestTimeout
+from ratelimit_async import Event, QueueConfig, RateLimitConfig, RateLimiter, RedisUnavailable, RequestTimeout
+from ratelimit_async._events import Disconnected
 from ratelimit_async._scripts import ALL
 from tests.helpers import client_of, depth_is, eventually, is_paused, leftovers, number
 from tests.proxy import Proxy
@@ -215,6 +216,32 @@ async def test_a_renewal_whose_reply_was_lost_keeps_the_place_of_what_runs(proxy
         for _ in range(10):
             await asyncio.sleep(SHORT["lease"] / 6)
             assert await used(limiter, "a") == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (b"+what\r\n", "an answer that nobody asked for: b'what'"),
+        (b"-ERR max number of clients reached\r\n", "max number of clients reached"),
+        (b"what?\r\n", 'Protocol error, got "w" as reply type byte'),
+    ],
+)
+async def test_a_server_that_talks_out_of_turn_is_left_and_nothing_of_it_is_taken_for_an_answer(
+    proxy: Proxy, said: bytes, problem: str
+) -> None:
+    ends: list[str] = []
+
+    def hook(event: Event) -> None:
+        if isinstance(event, Disconnected) and event.what == "commands":
+            ends.append(event.error)
+
+    async with RateLimiter(proxy.url, limits={"a": MANY}, hooks=[hook]) as limiter:
+        assert (await limiter.hit("a")).remaining == 9999
+        for link in set(proxy.links):
+            link.client.write(said)
+        await eventually(lambda: ends)
+        assert problem in ends[0]
+        assert (await limiter.hit("a")).remaining == 9998
 
 
 async def test_what_was_taken_lately_is_remembered_within_bounds(own_server: RedisServer) -> None:

@@ -25,11 +25,12 @@ FLOORS = [
         "_supervision",
         "_batches",
         "_breaker",
+        "_link",
         "_executor",
         "_urls",
         "_credentials",
     }
-    | {"_credentials", "_tasks", "_tracing"},
+    | {"_tasks", "_tracing"},
     {"_sentinel", "_cluster", "_router"},
     {"_deployment", "_scripts", "_task_scripts", "_survey"},
     {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_task_tickets", "_startup", "_outage"}
