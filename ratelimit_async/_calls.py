@@ -33,7 +33,11 @@ async def make_call(
     with session.traces.follow("request", waiter.key.name, waiter.costs, waiter.priority) as span:
         while True:
             retry += 1
-            charged = await session.requests.wait(waiter)
+            try:
+                charged = await waiter.granted
+            except asyncio.CancelledError:
+                session.requests.cancel(waiter, "caller")
+                raise
             grant = Grant(waiter, charged, session.requests)
             span.granted(grant.waited)
             with session.running:

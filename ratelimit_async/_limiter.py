@@ -12,7 +12,7 @@ from ratelimit_async._calls import make_call
 from ratelimit_async._config import decode_cost, decode_name, decode_priority, decode_subject, decode_timeout
 from ratelimit_async._durable import Durable, is_task
 from ratelimit_async._errors import ConfigurationError, UnknownRequest
-from ratelimit_async._grants import Acquire, CallTicket, Grant, Running, Ticket
+from ratelimit_async._grants import Acquire, CallTicket, Ticket
 from ratelimit_async._keys import parse_request_id
 from ratelimit_async._limited import decorate
 from ratelimit_async._options import UNSET, AcquireArguments, RequestArguments, RequestOptions, Unset
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ratelimit_async._limited import ByOf, CostOf, LimitedDecorator
     from ratelimit_async._options import LimitedArguments
     from ratelimit_async._session import Session
-    from ratelimit_async._tracing import Span
     from ratelimit_async._values import Decision
     from ratelimit_async._waiter import Waiter
 
@@ -177,19 +176,7 @@ class RateLimiter(Durable):
         for field, value in how.items():
             if field in _CALLS_ONLY:
                 raise ConfigurationError(field, value, "is for request and submit, which make the call")
-        return Acquire(self._acquire, name, msgspec.structs.replace(options, **how) if how else options)
-
-    async def _acquire(self, name: str, options: RequestOptions) -> tuple[Grant, Span, Running]:
-        session, waiter, _ = self._open(name, options, {})
-        span = self._traces.follow("acquire", name, waiter.costs, waiter.priority).__enter__()
-        # An ExitStack would take as much memory as all else of a request that waits.
-        try:
-            grant = Grant(waiter, await session.requests.wait(waiter), session.requests)
-        except BaseException as error:
-            span.__exit__(type(error), error, error.__traceback__)
-            raise
-        span.granted(grant.waited)
-        return grant, span, session.running
+        return Acquire(self._open, name, msgspec.structs.replace(options, **how) if how else options)
 
     @overload
     async def submit(

@@ -81,12 +81,11 @@ class Requests:
         estimate: bool = False,
         fail_fast: bool = False,
     ) -> Waiter:
-        """Send a request; its future `granted` ends with the charge or an error."""
-        seq = next(self._seqs)
-        request_id = f"{key.label}:{self._client}.{seq}"
-        waiter = Waiter(seq, request_id, key, costs, priority, timeout, fail_fast=fail_fast)
+        """Send a request; its future `granted` ends with the charge or an error; whoever leaves it tells `cancel`."""
+        waiter = Waiter(self._client, next(self._seqs), key, costs, priority, timeout, fail_fast=fail_fast)
         if estimate:
             waiter.placing = asyncio.get_running_loop().create_future()
+        self._arrive(waiter)
         self._send(waiter, estimate=estimate)
         return waiter
 
@@ -94,10 +93,10 @@ class Requests:
         """Send a request that was granted once more, under its id; `enqueued`, us: before all that came later."""
         waiter.timeout = timeout
         waiter.arrive()
+        self._arrive(waiter)
         self._send(waiter, enqueued=enqueued)
 
     def _send(self, waiter: Waiter, *, estimate: bool = False, enqueued: int = 0, timeout: float | None = None) -> None:
-        self._waiters[waiter.seq] = waiter
         if waiter.key.config.enforce:
             sent = self.scripts.request(
                 waiter.key,
@@ -115,19 +114,11 @@ class Requests:
             sent.add_done_callback(partial(self._on_admission, waiter, self.scripts.shadow_admission))
         waiter.tried = not sent.done()
 
-    async def wait(self, waiter: Waiter) -> Charged:
-        """Wait for the grant; a caller that is cancelled or times out leaves nothing behind."""
-        timer = None
+    def _arrive(self, waiter: Waiter) -> None:
+        self._waiters[waiter.seq] = waiter
         if waiter.timeout:
-            timer = asyncio.get_running_loop().call_at(waiter.created + waiter.timeout, self._on_timeout, waiter)
-        try:
-            return await waiter.granted
-        except asyncio.CancelledError:
-            self.cancel(waiter, "caller")
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
+            loop = asyncio.get_running_loop()
+            waiter.timer = loop.call_at(waiter.created + waiter.timeout, self._on_timeout, waiter)
 
     def _expire(self, waiter: Waiter) -> None:
         """Tell a caller that its turn did not come in time."""
@@ -169,6 +160,7 @@ class Requests:
             self._finish(waiter)
             self._withdraw(waiter)
             waiter.state = "sent"
+            self._arrive(waiter)
             self._send(waiter)
 
     def end_all(self, reason: str) -> None:
@@ -403,6 +395,8 @@ class Requests:
 
     def _finish(self, waiter: Waiter) -> None:
         waiter.state = "ended"
+        if waiter.timer is not None:
+            waiter.timer.cancel()
         self._waiters.pop(waiter.seq, None)
         waiting = self._waiting.get(waiter.key)
         if waiting is not None:

@@ -75,13 +75,13 @@ class Waiter:
     __slots__ = (
         "abandoned",
         "asked",
+        "client",
         "costs",
         "created",
         "entry",
         "estimate",
         "fail_fast",
         "granted",
-        "id",
         "key",
         "placed",
         "placing",
@@ -91,14 +91,15 @@ class Waiter:
         "state",
         "text",
         "timeout",
+        "timer",
         "tried",
         "turns",
     )
 
     def __init__(
         self,
+        client: str,
         seq: int,
-        request_id: str,
         key: Key,
         costs: Mapping[str, int],
         priority: int,
@@ -107,8 +108,8 @@ class Waiter:
         fail_fast: bool,
     ) -> None:
         """Belong to the running loop; timeout in seconds."""
+        self.client = client
         self.seq = seq
-        self.id = request_id
         self.key = key
         self.costs = costs
         # As the scripts read them; what is charged under this text is also given back under it.
@@ -127,6 +128,8 @@ class Waiter:
         loop = asyncio.get_running_loop()
         self.created = loop.time()
         self.granted: asyncio.Future[Charged] = loop.create_future()
+        # Ends its wait; a coroutine around it to bound the wait would take as much as all else of it.
+        self.timer: asyncio.TimerHandle | None = None
         self.placed = False
         self.state = "sent"
         # Whether it may have reached Redis.
@@ -144,6 +147,11 @@ class Waiter:
         if self.placing is not None and not self.placing.done():
             self.placing.set_result(None)
         return True
+
+    @property
+    def id(self) -> str:
+        """What its caller knows it by."""
+        return f"{self.key.label}:{self.client}.{self.seq}"
 
     @property
     def turn(self) -> str:
