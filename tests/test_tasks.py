@@ -429,6 +429,7 @@ async def _used(limiter: RateLimiter, name: str, used: list[int]) -> bool:
 async def test_no_more_tasks_run_at_once_than_there_are_slots(url: str) -> None:
     most: list[int] = []
     running = 0
+    full = asyncio.Event()
     async with limiter_of(url, [], task_slots=3) as limiter:
 
         @limiter.task("count")
@@ -436,6 +437,9 @@ async def test_no_more_tasks_run_at_once_than_there_are_slots(url: str) -> None:
             nonlocal running
             running += 1
             most.append(running)
+            if running == 3:
+                full.set()
+            await full.wait()
             await asyncio.sleep(0.01)
             running -= 1
 
