@@ -81,6 +81,8 @@ class Worker:
         self._looked = 0.0
         # When each key last had a task that had not ended.
         self._keys: dict[Key, float] = {}
+        # Of which it was heard, and Redis is being told that this process is there for them.
+        self._asking: set[Key] = set()
         # Grants for which there is no room yet, and since when.
         self._backlog: deque[tuple[Key, str, float]] = deque()
         # How many each key has here, of either.
@@ -109,7 +111,9 @@ class Worker:
         """Hear of a key that has tasks."""
         if self._open and self._registry:
             self._keys.setdefault(key, asyncio.get_running_loop().time())
-            self._spawn(self._work(key))
+            if key not in self._asking:
+                self._asking.add(key)
+                self._spawn(self._work(key)).add_done_callback(lambda _: self._asking.discard(key))
 
     def on_granted(self, key: Key, owns: Iterable[str]) -> None:
         """Begin tasks that were granted to this process."""

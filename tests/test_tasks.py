@@ -25,6 +25,7 @@ from ratelimit_async import (
     UnknownRequest,
 )
 from ratelimit_async._events import Released
+from ratelimit_async._task_scripts import TaskScripts
 from tests.helpers import client_of, eventually
 
 if TYPE_CHECKING:
@@ -337,9 +338,10 @@ async def test_many_tasks_that_nobody_has_hide_none_that_somebody_has(url: str) 
             # Nobody has any of them yet: this waits behind none.
             assert await other.request("a", asyncio.sleep, 0, timeout=10) is None
             assert (await other.status("a")).tasks.parked == 220
-            async with limiter_of(url, ran), asyncio.timeout(20):
+            async with limiter_of(url, ran, task_slots=1), asyncio.timeout(20):
                 assert await asyncio.gather(*tickets) == [2 * n for n in range(70)]
                 assert (await other.status("a")).tasks.parked == 150
+        assert ran == list(range(70))
         for ticket in lost:
             ticket.cancel()
 
@@ -460,6 +462,23 @@ async def test_a_slot_that_was_given_back_is_not_held_again_by_a_lease_renewed_m
     async with limiter_of(url, [], hooks=[renew]) as limiter:
         assert await (await limiter.submit("one", task_of(limiter, "note"), 1)) == 2
         assert await _unused(limiter, "one")
+
+
+async def test_a_burst_of_tasks_calls_its_first_worker_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    call = TaskScripts._call
+
+    def counted(self: TaskScripts, key: Any, op: str, *rest: Any) -> asyncio.Future[Any]:
+        calls.append(op)
+        return call(self, key, op, *rest)
+
+    async with limiter_of(url, []) as limiter:
+        monkeypatch.setattr(TaskScripts, "_call", counted)
+        note = task_of(limiter, "note")
+        tickets = await asyncio.gather(*(limiter.submit("a", note, n) for n in range(200)))
+        assert await asyncio.gather(*tickets) == [2 * n for n in range(200)]
+        # Later ones tell that there is room again.
+        assert 0 < calls[: calls.index("begin")].count("work") < 20
 
 
 async def test_a_slot_whose_release_was_lost_counts_once_when_its_task_is_tried_again(url: str) -> None:

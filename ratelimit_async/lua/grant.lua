@@ -18,13 +18,15 @@ local function expire(group, entry)
   end
 end
 
--- Of those who are not granted, because they are gone, one call looks at so many: the head stays due.
-local MOST_LOST = 3 * BATCH
+-- Of those who are not granted, because they are gone or nobody can run them, one call looks at so many, and a few of each
+-- group: the head stays due.
+local lost_left, LEAST_LOST = 2 * BATCH, 8
 -- What the groups of this call may still be granted together; each at least one.
 local left
 
-local function take(group, batch, grace)
-  local grants, pops, looked = {}, {}, 0
+local function take(group, batch)
+  local grants, pops, lost = {}, {}, 0
+  local most_lost = math.max(lost_left, LEAST_LOST)
   for p, queue in ipairs(group.queues) do
     local popped, blocked, waiting = 0, false, depths_of(group)[p]
     while not blocked and popped < waiting do
@@ -34,17 +36,20 @@ local function take(group, batch, grace)
       end
       for _, text in ipairs(texts) do
         local entry = entry_of(text)
-        looked = looked + 1
-        if looked > batch + MOST_LOST then
+        if lost >= most_lost then
           blocked = true
           break
         elseif entry.task and entry.deadline ~= 0 and entry.deadline <= now then
           expire(group, entry)
-        elseif is_live(group, entry) then
+          lost = lost + 1
+        elseif not is_live(group, entry) then
+          lost = lost + 1
+        else
           local worker = entry.task and worker_for(group, entry.task)
           if entry.task and worker == nil then
             -- Nobody is to wait for one that nobody can run.
-            park(group, p, entry, grace)
+            park(group, p, entry)
+            lost = lost + 1
           elseif #grants >= batch or worker == false or not fits(group, costs_of(entry.cost)) then
             blocked, group.busy = true, worker == false
             break
@@ -66,11 +71,13 @@ local function take(group, batch, grace)
       break
     end
   end
+  lost_left = lost_left - lost
   return grants, pops
 end
 
-local function commit(group, grants, pops)
+local function commit(group, grants, pops, grace)
   save(group)
+  save_parking(group, grace)
   if #grants > 0 then
     local records, leases, told, owners, life = {}, {}, {}, {}, QUEUE_TTL
     local index, remaining, reset = state_of(group, 0)
@@ -125,9 +132,9 @@ return run(3, function(group, a)
   if paused_until(group) == 0 then
     local pops
     left = left or batch
-    grants, pops = take(group, math.max(math.min(batch, left), 1), grace)
+    grants, pops = take(group, math.max(math.min(batch, left), 1))
     left = left - #grants
-    commit(group, grants, pops)
+    commit(group, grants, pops, grace)
   end
   local head = head_of(group)
   if head then

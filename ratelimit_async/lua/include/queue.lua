@@ -194,6 +194,10 @@ end
 local function insert(group, priority, entry)
   local queue, first, past = group.queues[priority], 0, depths_of(group)[priority]
   local after
+  if past > 0 and entry_of(redis.call('LINDEX', queue, '-1')).since <= entry.since then
+    -- Those that come back together mostly come in their order.
+    first = past
+  end
   while first < past do
     local middle = math.floor((first + past) / 2)
     local text = redis.call('LINDEX', queue, middle)

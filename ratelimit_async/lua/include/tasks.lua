@@ -7,8 +7,9 @@
 --   of its end, joined by ',', or '-'; error: of its last attempt, percent-encoded; body: arguments or, for S, the result
 -- workers: client -> 'lease free name...': until when, us; how many tasks it can take; the names of those it has
 -- started: 'id attempts@holder' -> when its lease ends, us: who takes that member out may say how the attempt ended
--- delayed: 'priority entry' -> when it goes back to the queue, us. parked: 'name since priority entry', all of score 0:
---   put aside since then, us, for want of a worker that has it. dead: id -> when, us. ended: id -> when it is forgotten, us.
+-- delayed: 'priority entry' -> when it goes back to the queue, us. parked: 'name since arrival priority entry', all of
+--   score 0: put aside since then, us, for want of a worker that has it; so those of a name come back in their order
+-- dead: id -> when, us. ended: id -> when it is forgotten, us.
 
 function open_tasks(group, k)
   group.tasks, group.workers, group.started, group.delayed = KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
@@ -116,10 +117,19 @@ local function bring_back(group, from, member)
 end
 
 -- Aside, where nobody waits behind it: until a worker has it, or others are there and it is given up.
-local function park(group, priority, entry, grace)
-  redis.call('ZADD', group.parked, '0', table.concat({ entry.task, int(now), priority, entry.text }, ' '))
-  redis.call('PEXPIRE', group.parked, TASK_TTL)
-  give_up_at(group, now + grace)
+local function park(group, priority, entry)
+  group.parking = group.parking or {}
+  table.insert(group.parking, '0')
+  table.insert(group.parking, table.concat({ entry.task, int(now), int(entry.since), priority, entry.text }, ' '))
+end
+
+local function save_parking(group, grace)
+  if group.parking then
+    redis.call('ZADD', group.parked, unpack(group.parking))
+    redis.call('PEXPIRE', group.parked, TASK_TTL)
+    give_up_at(group, now + grace)
+    group.parking = nil
+  end
 end
 
 local function workers_of(group)
@@ -190,7 +200,7 @@ local function of_name(group, name)
 end
 
 local function give_up(group, member, grace)
-  local since, id = string.match(member, '^%S+ (%d+) %d+ %S+ (%S+)')
+  local since, id = string.match(member, '^%S+ (%d+) %d+ %d+ %S+ (%S+)')
   if tonumber(since) + grace > now then
     return give_up_at(group, tonumber(since) + grace)
   end
@@ -209,7 +219,7 @@ local function unpark(group, grace)
     if not first then
       return
     end
-    local name, since = string.match(first, '^(%S+) (%d+) %d+ %*%S+ %S+ %d+ %d+ %S+')
+    local name, since = string.match(first, '^(%S+) (%d+) %d+ %d+ %*%S+ %S+ %d+ %d+ %S+')
     from = name and '[' .. name .. '!' or '(' .. first
     if not name then
       -- Not ours.
