@@ -1,5 +1,6 @@
 """Distributed rate limiting and queueing over Redis, native to asyncio."""
 
+from ratelimit_async._acquire import Acquire
 from ratelimit_async._config import QueueConfig, RateLimitConfig
 from ratelimit_async._errors import (
     ConfigurationError,
@@ -20,7 +21,7 @@ from ratelimit_async._errors import (
     WrongEventLoop,
 )
 from ratelimit_async._events import Event, log_event
-from ratelimit_async._grants import Acquire, Grant, Ticket
+from ratelimit_async._grants import Grant, Ticket
 from ratelimit_async._headers import Upstream, UpstreamLimit
 from ratelimit_async._limiter import RateLimiter
 from ratelimit_async._limits import Limit

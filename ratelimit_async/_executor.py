@@ -83,6 +83,8 @@ class Executor:
         self._wire: Wire | None = None
         self._link: Link | None = None
         self._planned = False
+        # Whether the last that was sent had no company: the next then waits for none.
+        self._alone = False
         # Whether the connection has yet to answer its first call.
         self._unproven = True
         # What no Redis has executed, to be sent again.
@@ -110,7 +112,10 @@ class Executor:
                 self._urgent.setdefault(call.script, deque()).append(call)
             else:
                 self._pending.append(call)
-            self._plan()
+            if self._alone and not self._flying:
+                self._send()
+            else:
+                self._plan()
 
     @property
     def breaker_state(self) -> BreakerState:
@@ -229,6 +234,7 @@ class Executor:
                     # Well within the time after which an answer counts as missing.
                     packed.append(pack("WAIT", self._replicas, int(self._timeout * 500)))
                 self._flying.append(Flight(batch, 1 + confirms, now))
+                self._alone = len(self._flying) == 1 and len(batch) == 1
         return packed
 
     def _queue(self) -> deque[Call]:

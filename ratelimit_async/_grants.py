@@ -1,4 +1,4 @@
-"""What a granted request is in its caller's hands: grants, the acquire block, tickets."""
+"""What a granted request is in its caller's hands: grants and tickets."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ratelimit_async._config import decode_cost
-from ratelimit_async._errors import ConfigurationError, RetryAfter
+from ratelimit_async._errors import ConfigurationError
 from ratelimit_async._events import Paused, Refunded, Released, Settled
 from ratelimit_async._keys import encode_costs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from types import CoroutineType, TracebackType
+    from collections.abc import Generator
 
     from ratelimit_async._config import Cost
     from ratelimit_async._keys import Key
-    from ratelimit_async._options import RequestOptions
     from ratelimit_async._requests import Requests
     from ratelimit_async._scripts import Charged
-    from ratelimit_async._session import Session
     from ratelimit_async._values import Decision
     from ratelimit_async._waiter import Waiter
 
-    Open = Callable[[str, RequestOptions, Mapping[str, Any]], tuple[Session, Waiter, RequestOptions]]
-
-__all__ = ["Acquire", "CallTicket", "Grant", "Running", "Ticket"]
+__all__ = ["CallTicket", "Grant", "Running", "Ticket"]
 
 T = TypeVar("T")
 
@@ -233,55 +228,6 @@ def _done(stamp: int) -> asyncio.Future[int]:
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     future.set_result(stamp)
     return future
-
-
-class Acquire:
-    """A request for capacity: await it for a Grant, or use it as `async with ... as grant`."""
-
-    # One coroutine waits, however it was asked: each more would add a quarter to what one that waits takes.
-    __slots__ = ("_grant", "_name", "_open", "_options", "_running", "_span")
-
-    def __init__(self, open: Open, name: str, options: RequestOptions) -> None:
-        """Send nothing until awaited or entered."""
-        self._open = open
-        self._name = name
-        self._options = options
-
-    def __await__(self) -> Generator[Any, Any, Grant]:
-        """Wait for the grant."""
-        return self._wait(entered=False).__await__()
-
-    def __aenter__(self) -> CoroutineType[Any, Any, Grant]:
-        """Wait for the grant; the limiter does not end before the block does."""
-        return self._wait(entered=True)  # type: ignore[return-value] # mypy knows no more than that it is a Coroutine
-
-    async def _wait(self, *, entered: bool) -> Grant:
-        session, waiter, _ = self._open(self._name, self._options, {})
-        span = session.traces.follow("acquire", self._name, waiter.costs, waiter.priority).__enter__()
-        try:
-            grant = Grant(waiter, await waiter.granted, session.requests)
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                session.requests.cancel(waiter, "caller")
-            span.__exit__(type(error), error, error.__traceback__)
-            raise
-        span.granted(grant.waited)
-        if entered:
-            self._grant, self._span, self._running = grant, span, session.running
-            self._running.__enter__()
-        else:
-            span.__exit__(None, None, None)
-        return grant
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the call; what was charged stays charged. A RetryAfter pauses the key, and passes through."""
-        if isinstance(error, RetryAfter):
-            self._grant.push_back(error.seconds)
-        self._grant.end()
-        self._running.__exit__()
-        self._span.__exit__(kind, error, trace)
 
 
 class Ticket(ABC, Generic[T]):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 
 import msgspec
 
+from ratelimit_async._acquire import Acquire
 from ratelimit_async._calls import make_call
 from ratelimit_async._config import decode_cost, decode_name, decode_priority, decode_subject, decode_timeout
 from ratelimit_async._durable import Durable, is_task
 from ratelimit_async._errors import ConfigurationError, UnknownRequest
-from ratelimit_async._grants import Acquire, CallTicket, Ticket
+from ratelimit_async._grants import CallTicket, Ticket
 from ratelimit_async._keys import parse_request_id
 from ratelimit_async._limited import decorate
 from ratelimit_async._options import UNSET, AcquireArguments, RequestArguments, RequestOptions, Unset

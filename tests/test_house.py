@@ -36,7 +36,8 @@ FLOORS = [
     {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_task_tickets", "_startup", "_outage"}
     | {"_local_queue"},
     {"_processor", "_worker"},
-    {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_durable", "_limited", "_limiter"},
+    {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_durable", "_limited", "_limiter"}
+    | {"_acquire"},
     {
         "_cli",
         "_arguments",
