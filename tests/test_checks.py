@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -20,10 +20,14 @@ from ratelimit_async import (
     RateLimitError,
     RateLimitExceeded,
 )
+from ratelimit_async import _session as session_module
+from ratelimit_async._executor import Executor
 from tests.helpers import client_of, eventually, leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from ratelimit_async._settings import SettingsArguments
 
 
 async def test_a_hit_takes_and_a_check_only_looks(url: str) -> None:
@@ -242,3 +246,38 @@ async def test_a_check_of_what_is_no_counter_says_so(url: str) -> None:
         await client.delete(second)
         # Nothing was charged to the first limit either.
         assert [limit.used for limit in (await limiter.status("a")).limits] == [0, 0]
+
+
+async def test_a_lone_call_is_sent_at_once_and_those_of_a_turn_together(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: Any, **__: Any) -> None:
+        pass
+
+    monkeypatch.setattr(session_module, "check_server", nothing)
+    still: SettingsArguments = {"lease": 600, "poll_interval": 600}
+    async with RateLimiter(url, limits={"a": "1000/minute"}, **still) as limiter:
+        session = limiter._session
+        assert session is not None
+        # What is asked of Redis on entering has been answered.
+        await eventually(lambda: not session._changes)
+        executor = session.executor
+        assert isinstance(executor, Executor)
+
+        def hit() -> asyncio.Future[Any]:
+            return session.requests.scripts.hit(limiter._key_of("a", None), {"requests": 1})
+
+        await hit()
+        await hit()
+        alone = hit()
+        assert [len(flight.batch) for flight in executor._flying] == [1]
+        others = [hit() for _ in range(5)]
+        assert len(executor._flying) == 1
+        await asyncio.gather(alone, *others)
+        # Which had company: the first of the next waits for more.
+        more = [hit() for _ in range(5)]
+        assert not executor._flying
+        await asyncio.sleep(0)
+        assert [len(flight.batch) for flight in executor._flying] == [5]
+        await asyncio.gather(*more)
+        assert (await limiter.check("a")).remaining == 1000 - 13
