@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ratelimit_async._session import Session
     from ratelimit_async._waiter import Waiter
 
-    Open = Callable[[str, RequestOptions, Mapping[str, Any]], tuple[Session, Waiter, RequestOptions]]
+    Open = Callable[[Any, str, RequestOptions, Mapping[str, Any]], tuple[Session, Waiter, RequestOptions]]
 
 __all__ = ["Acquire"]
 
@@ -24,12 +24,13 @@ __all__ = ["Acquire"]
 class Acquire:
     """A request for capacity: await it for a Grant, or use it as `async with ... as grant`."""
 
-    # One coroutine waits, however it was asked: each more would add a quarter to what one that waits takes.
-    __slots__ = ("_grant", "_name", "_open", "_options", "_running", "_span")
+    # There may be ten thousand that wait: one coroutine for each, however it was asked, and no bound method.
+    __slots__ = ("_grant", "_limiter", "_name", "_open", "_options", "_running", "_span")
 
-    def __init__(self, open: Open, name: str, options: RequestOptions) -> None:
-        """Send nothing until awaited or entered."""
+    def __init__(self, open: Open, limiter: object, name: str, options: RequestOptions) -> None:
+        """Send nothing until awaited or entered; `open`, of the limiter, does."""
         self._open = open
+        self._limiter = limiter
         self._name = name
         self._options = options
 
@@ -42,7 +43,7 @@ class Acquire:
         return self._wait(entered=True)  # type: ignore[return-value] # mypy knows no more than that it is a Coroutine
 
     async def _wait(self, *, entered: bool) -> Grant:
-        session, waiter, _ = self._open(self._name, self._options, {})
+        session, waiter, _ = self._open(self._limiter, self._name, self._options, {})
         span = session.traces.follow("acquire", self._name, waiter.costs, waiter.priority).__enter__()
         try:
             grant = Grant(waiter, await waiter.granted, session.requests)

@@ -177,7 +177,7 @@ class RateLimiter(Durable):
         for field, value in how.items():
             if field in _CALLS_ONLY:
                 raise ConfigurationError(field, value, "is for request and submit, which make the call")
-        return Acquire(self._open, name, msgspec.structs.replace(options, **how) if how else options)
+        return Acquire(RateLimiter._open, self, name, msgspec.structs.replace(options, **how) if how else options)
 
     @overload
     async def submit(
