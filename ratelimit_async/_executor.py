@@ -94,6 +94,8 @@ class Executor:
         # What calls are refused with at once; None: they are sent.
         self._shut: RedisUnavailable | None = None
         self._closed = False
+        # Of attempts that fail for the same reason, the first is told of.
+        self._told = ""
 
     def call(self, script: Script, key: Key | None, entry: Entry, *, replayable: bool = True) -> asyncio.Future[Any]:
         """Send an entry with the next batch.
@@ -399,8 +401,9 @@ class Executor:
     def _disconnected(self, error: BaseException, *, connected: bool) -> None:
         failure = self._source.failure(error)
         text = failure.problem
-        if connected or self.breaker.state == "closed":
+        if connected or (self.breaker.state == "closed" and text != self._told):
             self._emit(Disconnected(what="commands", address=self._source.address, error=text))
+        self._told = text
         replay = [*self._unloaded]
         self._unloaded.clear()
         for flight in self._flying:

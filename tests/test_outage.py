@@ -25,7 +25,15 @@ from ratelimit_async import (
     RequestTimeout,
 )
 from ratelimit_async._connection import Server, is_outage
-from ratelimit_async._events import BreakerClosed, BreakerHalfOpened, BreakerOpened, Denied, Disconnected, Restarted
+from ratelimit_async._events import (
+    BreakerClosed,
+    BreakerHalfOpened,
+    BreakerOpened,
+    Connected,
+    Denied,
+    Disconnected,
+    Restarted,
+)
 from ratelimit_async._limits import Limit
 from ratelimit_async._outage import Share
 from tests.helpers import CLEAN, client_of, depth_is, eventually, leftovers, number
@@ -495,6 +503,19 @@ async def test_the_breaker_opens_probes_and_closes_and_says_so(own_server: Redis
     assert [event.probes for event in changes if isinstance(event, BreakerOpened)] == list(range(probes))
     assert isinstance(changes[-1], BreakerClosed)
     assert changes[-1].after > 0
+
+
+@real_redis
+async def test_attempts_that_fail_for_the_same_reason_are_told_of_once(own_server: RedisServer) -> None:
+    seen: list[Event] = []
+    async with RateLimiter(own_server.url, limits={"a": "5/second"}, hooks=[seen.append]):
+        own_server.kill()
+        await eventually(lambda: any(isinstance(event, BreakerOpened) for event in seen))
+        told = [event.error for event in seen if isinstance(event, Disconnected) and event.what == "commands"]
+        assert told
+        assert len(set(told)) == len(told)
+        own_server.restart()
+        await eventually(lambda: [event.what for event in seen if isinstance(event, Connected)].count("commands") == 2)
 
 
 @real_redis
