@@ -115,6 +115,8 @@ async def test_one_call_grants_no_more_than_a_batch_and_somebody_of_every_key(ur
         tickets = [await limiter.submit("a", number, n, by=by) for by in range(4) for n in range(60)]
         # As if all the pauses ended at once.
         await client.delete(*(name.decode() for key in keys for name in key.redis if name.endswith(b"}:p")))
+        # After calls that had company, the first of these waits for the others.
+        await asyncio.gather(*(limiter.check("a", by=by) for by in range(4)))
         granted = await asyncio.gather(*(limiter._live().scripts.grant(key, 50) for key in keys))
         assert sorted(granted) == [1, 1, 1, 50]
         # The rest is granted at once, a batch after the other.
