@@ -230,7 +230,12 @@ class Executor:
         packed: list[bytes] = []
         while len(self._flying) < self.most_batches and (queue := self._queue()):
             if batch := self._next_batch(queue):
-                packed.append(pack(*command_of(batch, self.head)))
+                try:
+                    packed.append(pack(*command_of(batch, self.head)))
+                except Exception as error:  # noqa: BLE001 - a mistake of ours, of which its callers are to hear
+                    for call in batch:
+                        call.fail(error)
+                    continue
                 confirms = bool(self._replicas) and batch[0].script is not PLAIN
                 if confirms:
                     # Well within the time after which an answer counts as missing.

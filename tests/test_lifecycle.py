@@ -19,6 +19,7 @@ from ratelimit_async import (
     WrongEventLoop,
 )
 from ratelimit_async._events import Restarted
+from ratelimit_async._scripts import ALL
 from tests.helpers import CLEAN, client_of, eventually, leftovers, number
 
 
@@ -162,6 +163,16 @@ async def test_a_part_that_crashes_is_restarted_and_says_so(
         assert [event.what for event in seen if isinstance(event, Restarted)] == [part]
         assert await limiter.request("a", number, 9) == 9
         await eventually(lambda: session.processor_alive and session.replies_alive)
+
+
+async def test_a_call_that_cannot_be_sent_ends_and_takes_nobody_along(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "1000/minute"}) as limiter:
+        crash = limiter._live().executor.call(ALL["quick"], limiter._key_of("a", None), (object(),))  # type: ignore[arg-type]
+        waits = asyncio.create_task(limiter.request("a", number, 1))
+        with pytest.raises(Exception, match="must be str, int, float or bytes"):
+            await crash
+        assert await waits == 1
+        assert (await limiter.hit("a")).allowed
 
 
 async def test_two_limiters_share_one_process_and_one_quota(url: str) -> None:
