@@ -35,6 +35,8 @@ class Processor:
         self._due: dict[bytes, tuple[float, Key]] = {}
         self._heap: list[tuple[float, int, bytes]] = []
         self._order = itertools.count()
+        # Keys whose grants are under way: they are due again once Redis has said when.
+        self._granting: list[Key] = []
         self._wake = asyncio.Event()
 
     def schedule(self, key: Key, seconds: float) -> None:
@@ -50,6 +52,8 @@ class Processor:
         """Serve for ever."""
         loop = asyncio.get_running_loop()
         self.alive = True
+        # After a crash, at what it was about, too.
+        self.look_at_all()
         try:
             while True:
                 keys = self._take_due(loop.time())
@@ -62,15 +66,18 @@ class Processor:
 
     def look_at_all(self) -> None:
         """Look now at every queue that this process may be driving."""
-        for _, key in list(self._due.values()):
+        for key in self._driven():
             self.schedule(key, 0)
 
     async def resign(self) -> None:
         """Give up every key that this process may be driving."""
-        keys = [key for _, key in self._due.values()]
+        keys = self._driven()
         self._due.clear()
         self._heap.clear()
         await asyncio.gather(*(self._scripts.resign(key) for key in keys))
+
+    def _driven(self) -> list[Key]:
+        return list(dict.fromkeys((*self._granting, *(key for _, key in self._due.values()))))
 
     async def _sleep(self) -> None:
         self._wake.clear()
@@ -91,6 +98,7 @@ class Processor:
 
     async def _grant(self, keys: list[Key]) -> None:
         self.runs += 1
+        self._granting = keys
         self.last_run = asyncio.get_running_loop().time()
         results = await asyncio.gather(
             *(self._scripts.grant(key, self._batch_size) for key in keys), return_exceptions=True
@@ -107,3 +115,4 @@ class Processor:
         if failures:
             # Those who wait would otherwise never learn why; of many keys, one is enough.
             self._emit(Failed(what="grants", error=str(failures[0])))
+        self._granting = []

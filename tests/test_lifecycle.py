@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import redis.asyncio
@@ -19,8 +19,12 @@ from ratelimit_async import (
     WrongEventLoop,
 )
 from ratelimit_async._events import Restarted
+from ratelimit_async._processor import Processor
 from ratelimit_async._scripts import ALL
 from tests.helpers import CLEAN, client_of, eventually, leftovers, number
+
+if TYPE_CHECKING:
+    from ratelimit_async._scripts import Scripts
 
 
 async def test_use_before_and_after_is_refused(url: str) -> None:
@@ -229,3 +233,26 @@ async def test_a_claim_whose_reply_was_lost_costs_a_moment_and_never_the_request
         await limiter.hit("a")
         assert await limiter.request("a", number, 7, timeout=10) == 7
         assert len(lost) == 1
+
+
+async def test_a_look_while_a_grant_is_under_way_is_not_missed() -> None:
+    limiter = RateLimiter("memory://", limits={"a": "1/hour"})
+    key = limiter._key_of("a", None)
+    asked = 0
+
+    class Granting:
+        async def grant(self, *_: object) -> int:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                # What it was sent with is out of date.
+                processor.look_at_all()
+            # When there is more to grant, Redis says with its reply.
+            processor.schedule(key, 600)
+            return 0
+
+    processor = Processor(cast("Scripts", Granting()), 100, 600, lambda _: None)
+    processor.schedule(key, 0)
+    running = asyncio.create_task(processor.run())
+    await eventually(lambda: asked == 2)
+    running.cancel()
