@@ -338,7 +338,8 @@ async def test_leases_are_renewed_while_a_call_runs_and_lapse_with_a_grant_that_
         gc.collect()
         await eventually(lambda: _used_is(limiter, "a", [1]))
         await kept.release()
-        assert await used(limiter, "a") == [0]
+        # On a machine that stands still for a lease, `other` may still hold its slot.
+        await eventually(lambda: _used_is(limiter, "a", [0]))
 
 
 HOLDER = """

@@ -218,12 +218,14 @@ class ClusterSetup:
         return all(view == views[0] for view in views)
 
     def owner_of(self, slot: int) -> RedisServer:
-        """The primary that says that a slot is its own."""
-        for server in self.servers:
-            with contextlib.suppress(redis.RedisError):
-                for node in self._nodes(server):
-                    if "myself" in node[2] and "master" in node[2] and slot in _slots(node[8:]):
-                        return server
+        """The primary that says that a slot is its own; for a moment of a failover, none does."""
+        for _ in range(500):
+            for server in self.servers:
+                with contextlib.suppress(redis.RedisError):
+                    for node in self._nodes(server):
+                        if "myself" in node[2] and "master" in node[2] and slot in _slots(node[8:]):
+                            return server
+            time.sleep(0.02)
         raise RuntimeError(f"nobody owns slot {slot}")
 
     def refusals(self) -> dict[str, int]:

@@ -67,9 +67,10 @@ class Clock:
         wanted = decode_seconds("seconds", seconds)
         loop = asyncio.get_running_loop()
         clock = _clock_of(loop)
-        end = loop.time() + wanted * _LATE
         _take_over_fakeredis()
+        # What begins to wait now begins before time is counted.
         await _settle(loop)
+        end = loop.time() + wanted * _LATE
         while (due := _next_timer(loop)) <= end:
             _jump(clock, due - loop.time())
             await _settle(loop)
