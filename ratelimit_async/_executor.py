@@ -1,7 +1,8 @@
 """The executor: one multiplexed connection, written at the end of a turn of the event loop; callers await futures.
 
 Calls made in one turn of the event loop, or while earlier ones are on the wire, travel together: as one EVALSHA with
-many entries where they share a script, otherwise as one pipeline. Cancelling a caller never touches the connection.
+many entries where they share a script, otherwise as one pipeline; a lone caller's go at once. Cancelling a caller
+never touches the connection.
 """
 
 from __future__ import annotations

@@ -461,7 +461,7 @@ async def test_a_slot_that_was_given_back_is_not_held_again_by_a_lease_renewed_m
 
     async with limiter_of(url, [], hooks=[renew]) as limiter:
         assert await (await limiter.submit("one", task_of(limiter, "note"), 1)) == 2
-        assert await _unused(limiter, "one")
+        assert await _used(limiter, "one", [0])
 
 
 async def test_a_burst_of_tasks_calls_its_first_worker_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -496,12 +496,7 @@ async def test_a_slot_whose_release_was_lost_counts_once_when_its_task_is_tried_
         session.worker._scripts.adjust_task = lose  # type: ignore[method-assign]
         with pytest.raises(TaskFailed):
             await (await limiter.submit("two", task_of(limiter, "fail"), "boom"))
-        await eventually(lambda: _unused(limiter, "two"))
-
-
-async def _unused(limiter: RateLimiter, name: str) -> bool:
-    status = await limiter.status(name)
-    return status.limits[0].used == 0
+        await eventually(lambda: _used(limiter, "two", [0]))
 
 
 async def test_several_workers_share_the_tasks_and_run_each_once(url: str) -> None:

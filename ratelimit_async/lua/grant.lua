@@ -25,7 +25,7 @@ local lost_left, LEAST_LOST = 2 * BATCH, 8
 local left
 
 local function take(group, batch)
-  local grants, pops, lost = {}, {}, 0
+  local grants, pops, looked = {}, {}, 0
   local most_lost = math.max(lost_left, LEAST_LOST)
   for p, queue in ipairs(group.queues) do
     local popped, blocked, waiting = 0, false, depths_of(group)[p]
@@ -36,20 +36,16 @@ local function take(group, batch)
       end
       for _, text in ipairs(texts) do
         local entry = entry_of(text)
-        if lost >= most_lost then
+        if looked - #grants >= most_lost then
           blocked = true
           break
         elseif entry.task and entry.deadline ~= 0 and entry.deadline <= now then
           expire(group, entry)
-          lost = lost + 1
-        elseif not is_live(group, entry) then
-          lost = lost + 1
-        else
+        elseif is_live(group, entry) then
           local worker = entry.task and worker_for(group, entry.task)
           if entry.task and worker == nil then
             -- Nobody is to wait for one that nobody can run.
             park(group, p, entry)
-            lost = lost + 1
           elseif #grants >= batch or worker == false or not fits(group, costs_of(entry.cost)) then
             blocked, group.busy = true, worker == false
             break
@@ -62,7 +58,7 @@ local function take(group, batch)
             grants[#grants + 1] = entry
           end
         end
-        popped = popped + 1
+        popped, looked = popped + 1, looked + 1
         count(group, p, entry, -1)
       end
     end
@@ -71,7 +67,7 @@ local function take(group, batch)
       break
     end
   end
-  lost_left = lost_left - lost
+  lost_left = lost_left - (looked - #grants)
   return grants, pops
 end
 

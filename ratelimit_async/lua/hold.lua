@@ -11,13 +11,7 @@
 return run(1, function(group, a)
   go_on_when_full(group)
   for seq, text in string.gmatch(ARGV[a], '(%S+) (%S+)') do
-    local id = client .. '.' .. seq
-    -- One whose lease had ended still runs, and counts again.
-    if part_of('held').has(group, id, text) then
-      redis.call('ZADD', group.held, int(now + client_lease), id .. ' ' .. text)
-    else
-      part_of('held').add(group, id, text)
-    end
+    part_of('held').renew(group, client .. '.' .. seq, text)
   end
   return 1
 end)

@@ -168,11 +168,8 @@ function ops.work(group, _, room, names, running, grace)
   for id, token, costs in string.gmatch(running, '(%S+) (%S+) (%S+)') do
     if redis.call('ZSCORE', group.started, id .. ' ' .. token) then
       put(group.started, now + client_lease, id .. ' ' .. token)
-      local holds = group.holds and costs ~= '.'
-      if holds and part_of('held').has(group, '*.' .. id, costs) then
-        redis.call('ZADD', group.held, int(now + client_lease), '*.' .. id .. ' ' .. costs)
-      elseif holds then
-        part_of('held').add(group, '*.' .. id, costs)
+      if group.holds and costs ~= '.' then
+        part_of('held').renew(group, '*.' .. id, costs)
       end
     else
       lost[#lost + 1] = id

@@ -60,21 +60,6 @@ parts.held = function()
     add_held(group, costs_of(text), 1)
   end
 
-  local function add_up_anew(group)
-    local scores = {}
-    for unit in pairs(group.sums) do
-      redis.call('ZREM', group.held, '#' .. unit)
-    end
-    group.sums = nil
-    for _, limit in ipairs(group.limits) do
-      if limit.holds then
-        table.insert(scores, int(-held.of(limit)))
-        table.insert(scores, '#' .. limit.unit)
-      end
-    end
-    redis.call('ZADD', group.held, unpack(scores))
-  end
-
   function held.save(group)
     local scores = group.holding or {}
     local new = #scores / 2 + (group.new_sums or 0)
@@ -86,8 +71,11 @@ parts.held = function()
     end
     if #scores > 0 then
       if redis.call('ZADD', group.held, unpack(scores)) < new then
-        -- One was held already, since a release that was lost: it counts once.
-        add_up_anew(group)
+        -- One was held already, since a release that was lost, and counts once: `of` adds up anew.
+        for unit in pairs(group.sums) do
+          redis.call('ZREM', group.held, '#' .. unit)
+        end
+        group.sums = nil
       end
       -- What was held must still be there to count once its lease has ended.
       local longest = 0
@@ -117,6 +105,15 @@ parts.held = function()
   function held.has(group, id, text)
     held.save(group)
     return redis.call('ZSCORE', group.held, id .. ' ' .. text)
+  end
+
+  -- One whose lease had ended still runs, and counts again.
+  function held.renew(group, id, text)
+    if held.has(group, id, text) then
+      redis.call('ZADD', group.held, int(now + client_lease), id .. ' ' .. text)
+    else
+      held.add(group, id, text)
+    end
   end
 
   -- A lease that ended: its holder is gone, and its call ended then at the latest.
