@@ -229,7 +229,8 @@ class Requests:
         scan, self._doubtful = scan or self._doubtful, False
         jobs: list[tuple[Key, list[int]]] = []
         for key, waiters in self._waiting.items():
-            seqs = list(waiters)
+            # What is found or put back goes by priority, as it would have without a loss.
+            seqs = sorted(waiters, key=lambda seq: waiters[seq].priority)
             jobs += [(key, seqs[i : i + MOST_IDS]) for i in range(0, len(seqs), MOST_IDS)]
         try:
             lost = await asyncio.gather(*(self._sync_key(key, seqs, scan=scan) for key, seqs in jobs))

@@ -177,6 +177,28 @@ async def test_waiting_requests_whose_replies_were_lost_run_once_and_are_charged
             await eventually(lambda: used_is(other, "a", 0))
 
 
+async def test_grants_that_nobody_was_told_of_run_by_priority(own_server: RedisServer, proxy: Proxy) -> None:
+    runs: list[int] = []
+
+    async def call(n: int) -> None:
+        runs.append(n)
+
+    async with (
+        RateLimiter(own_server.url, limits={"a": MANY}) as other,
+        RateLimiter(proxy.url, processor=False) as limiter,
+    ):
+        await other.pause("a")
+        await eventually(lambda: is_paused(limiter, "a"))
+        tickets = [await limiter.submit("a", call, n, priority=n % 2) for n in range(8)]
+        proxy.refuse = True
+        proxy.cut()
+        await other.resume("a")
+        await eventually(lambda: used_is(other, "a", 8))
+        proxy.refuse = False
+        await asyncio.gather(*tickets)
+        assert runs == [0, 2, 4, 6, 1, 3, 5, 7]
+
+
 async def test_a_withdrawal_whose_reply_was_lost_is_none_the_less_one(own_server: RedisServer, proxy: Proxy) -> None:
     async with RateLimiter(proxy.url, limits={"a": MANY}) as limiter, RateLimiter(own_server.url) as other:
         await other.pause("a")
