@@ -430,6 +430,22 @@ async def test_a_hit_counts_at_once_whatever_a_limit_counts_from(url: str) -> No
         assert await used(limiter, "a") == [2]
 
 
+async def test_what_is_charged_after_the_finish_is_given_back_where_it_was_charged(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "100/minute from finish"}) as limiter:
+        grant = await limiter.acquire("a")
+        await grant.settle(20)
+        await grant.release()
+        for later in (40, 60):
+            # Longer than a bucket of the window.
+            await asyncio.sleep(0.1)
+            await grant.settle(later)
+        assert await used(limiter, "a") == [60]
+        await grant.settle(30)
+        assert await used(limiter, "a") == [30]
+        await grant.refund()
+        assert await used(limiter, "a") == [0]
+
+
 async def test_a_guard_lengthens_the_window(url: str) -> None:
     async with RateLimiter(url, limits={"a": "1 per 0.05 seconds guard 60"}) as limiter:
         await limiter.hit("a")

@@ -27,7 +27,8 @@ return run(7, function(group, a)
         limit.does.charge(limit, new)
       end
     elseif limit.kind ~= 'cc' and new < old then
-      shift(group, limit, limit.finish and finished or stamp, new - old)
+      -- What was charged before the end counts from the end, what was charged after it from then.
+      shift(group, limit, limit.finish and math.max(finished, stamp) or stamp, new - old)
     elseif limit.kind ~= 'cc' and new > old then
       limit.does.charge(limit, new - old)
     end
