@@ -41,17 +41,21 @@ def _sources() -> dict[str, str]:
     """Read the scripts of the package, with their shared parts put in."""
     root = resources.files("ratelimit_async") / "lua"
 
-    def read(file: Traversable) -> str:
+    def read(file: Traversable, included: set[str]) -> str:
         lines: list[str] = []
         for line in file.read_text(encoding="utf-8").splitlines():
             # indented where a part of a script is made only when it is needed
             if line.strip().startswith("-- @include "):
-                lines.append(read(root / "include" / f"{line.strip().removeprefix('-- @include ')}.lua"))
+                part = line.strip().removeprefix("-- @include ")
+                if part not in included:
+                    included.add(part)
+                    lines.append(read(root / "include" / f"{part}.lua", included))
             else:
                 lines.append(line)
         return "\n".join(lines)
 
-    return {file.name.removesuffix(".lua"): read(file) for file in root.iterdir() if file.name.endswith(".lua")}
+    scripts = [file for file in root.iterdir() if file.name.endswith(".lua")]
+    return {file.name.removesuffix(".lua"): read(file, set()) for file in scripts}
 
 
 # Entries of one call, where they are not all alike.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import itertools
@@ -147,6 +148,49 @@ async def test_the_scripts_decide_as_the_definitions_say(
                     else:
                         await grant.release()
                     charge.ended = now
+        used = [limit.used for limit in (await limiter.status(name)).limits]
+        assert used == [model.used_whole(i, now) for i in range(len(config.limits))]
+
+
+one_window = st.builds(lambda amount, period: [Limit(amount, period)], amounts, st.sampled_from([1.0, 2.0, 3.333333]))
+checks = st.tuples(st.sampled_from(["hit", "hit", "hit", "check"]), st.integers(0, 3))
+# So that some of a window expires between two calls, and some does not.
+waits = st.sampled_from([0, 700, 90_000, 310_000, 620_000, 940_000, 1_800_000])
+
+
+@settings(max_examples=150)
+@given(
+    st.one_of(one_window, one_window, limit_lists),
+    st.lists(st.tuples(waits, st.lists(checks, min_size=1, max_size=8)), min_size=3, max_size=16),
+)
+async def test_checks_of_one_script_call_are_decided_one_after_another(
+    url: str, clock: Clock, limits: list[Limit], steps: list[tuple[int, list[tuple[str, int]]]]
+) -> None:
+    name, now = next(names), START
+    config = decode_config(limits, "limits")
+    model = Model(config.limits, LEASE * 1_000_000)
+    await clock.set(now)
+    async with RateLimiter(url, limits={name: config}, lease=LEASE, hooks=[]) as limiter:
+        for passes, calls in steps:
+            now += passes
+            await clock.set(now)
+            asked, expected = [], []
+            for op, number in calls:
+                cost = dict.fromkeys(("requests", "tokens") & config.usual.keys(), number)
+                costs = decode_cost(cost, config, limited=False)
+                if any(costs[limit.unit] > limit.most for limit in config.limits):
+                    continue
+                answer = model.answer(now, costs)
+                if op == "check" or any(limit.algorithm == "concurrent" for limit in config.limits):
+                    asked.append(limiter.check(name, cost=cost))
+                else:
+                    asked.append(limiter.hit(name, cost=cost))
+                    if answer.allowed:
+                        model.take(now, costs)
+                        answer = model.answer(now, dict.fromkeys(costs, 0))
+                expected.append(answer)
+            decisions = await asyncio.gather(*asked)
+            assert [answer_of(decision, config.limits) for decision in decisions] == expected
         used = [limit.used for limit in (await limiter.status(name)).limits]
         assert used == [model.used_whole(i, now) for i in range(len(config.limits))]
 

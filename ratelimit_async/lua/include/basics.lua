@@ -1,7 +1,7 @@
 -- What every script that counts shares: the clock, the caller, costs, and the configuration of a key.
 
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+-- @include clock
+
 local client = ARGV[1]
 local client_lease = tonumber(ARGV[2])
 local driver_lease = tonumber(ARGV[3])
@@ -19,15 +19,6 @@ local function part_of(name)
     made[name] = part
   end
   return part
-end
-
--- A number as a command's argument. Redis writes those that it gets as numbers with all digits of a fraction, which takes
--- longer than most commands; so does '%.0f', which is for what '%d' cannot hold.
-local function int(number)
-  if number < 2 ^ 53 and number > -2 ^ 53 then
-    return string.format('%d', math.floor(number + 0.5))
-  end
-  return string.format('%.0f', number)
 end
 
 local parsed = {}

@@ -62,6 +62,7 @@ local function save(group)
   end
 end
 
+-- @include window
 -- @include sliding_window
 -- @include fixed_windows
 -- @include token_bucket

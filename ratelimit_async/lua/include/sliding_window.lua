@@ -1,69 +1,22 @@
--- sw: never more than the amount in any window.
---
--- A sorted set: member = end of a bucket, us; score = all that was ever charged up to its end. Charges of one bucket
--- share a member, so a window holds at most 800 (and the newest expired one, from which counting starts).
+-- sw: never more than the amount in any window; see window.lua.
 
 parts.sw = function()
   local sliding = {}
 
-  -- So that a window takes less than 0.1 MB.
-  local BUCKETS = 800
-
-  local function bucket_of(limit, at)
-    local width = math.ceil(limit.period / BUCKETS)
-    return (math.floor(at / width) + 1) * width
-  end
-
-  -- However many have expired at once, it looks at few of them.
-  local function drop_expired(limit)
-    local last, alive = 1, redis.call('ZCARD', limit.key) - 1
-    while alive - last > 1 do
-      local middle = math.floor((last + alive) / 2)
-      if tonumber(redis.call('ZRANGE', limit.key, middle, middle)[1]) + limit.period <= now then
-        last = middle
-      else
-        alive = middle
-      end
-    end
-    local base = redis.call('ZRANGE', limit.key, last, last, 'WITHSCORES')[2]
-    redis.call('ZREMRANGEBYRANK', limit.key, '0', last - 1)
-    return tonumber(base)
-  end
-
   function sliding.open(limit)
-    local key, period = limit.key, limit.period
-    limit.base, limit.total, limit.newest = 0, 0, 0
-    local newest = redis.call('ZRANGE', key, '-1', '-1', 'WITHSCORES')
-    if newest[1] then
-      limit.newest, limit.total = tonumber(newest[1]), tonumber(newest[2])
-      if limit.newest + period <= now then
-        redis.call('DEL', key)
-        limit.total, limit.newest = 0, 0
-      else
-        -- Of those that have expired the newest stays, to count from.
-        local oldest = redis.call('ZRANGE', key, '0', '1', 'WITHSCORES')
-        if tonumber(oldest[1]) + period <= now then
-          limit.base = tonumber(oldest[2])
-          if tonumber(oldest[3]) + period <= now then
-            limit.base = drop_expired(limit)
-          end
-        end
-      end
-    end
+    limit.base, limit.total, limit.newest = open_window(limit.key, limit.period)
     limit.used = limit.total - limit.base
   end
 
   function sliding.gone_at(limit, stamp)
-    return bucket_of(limit, stamp) + limit.period
+    return bucket_of(limit.period, stamp) + limit.period
   end
 
   function sliding.free_in(limit, units)
     if limit.shifts then
       sliding.save_shifts(limit)
     end
-    local freed = redis.call('ZRANGEBYSCORE', limit.key, int(limit.base + units), '+inf', 'LIMIT', '0', '1')
-    local bucket = tonumber(freed[1]) or math.max(bucket_of(limit, now), limit.newest)
-    return bucket + limit.period - now
+    return window_frees_in(limit.key, limit.period, limit.newest, limit.base + units)
   end
 
   -- What passes now passes again a period later, so demand beyond the amount waits so many whole periods more.
@@ -80,10 +33,7 @@ parts.sw = function()
     if limit.shifts then
       sliding.save_shifts(limit)
     end
-    local newest = limit.newest
-    if limit.dirty then
-      newest = math.max(bucket_of(limit, now), newest)
-    end
+    local newest = limit.dirty and current_bucket(limit.period, limit.newest) or limit.newest
     return newest + limit.period - now
   end
 
@@ -94,13 +44,9 @@ parts.sw = function()
   end
 
   function sliding.save(limit)
-    -- A clock that steps back must not write before the newest bucket: the scores would no longer rise with time.
-    local bucket = math.max(bucket_of(limit, now), limit.newest)
-    redis.call('ZADD', limit.key, int(limit.total), int(bucket))
-    if bucket ~= limit.newest then
-      limit.newest = bucket
-      redis.call('PEXPIRE', limit.key, int(math.ceil((bucket - now + limit.period) / 1000) + 1000))
-    end
+    local bucket = current_bucket(limit.period, limit.newest)
+    save_window(limit.key, limit.period, limit.newest, bucket, limit.total)
+    limit.newest = bucket
   end
 
   -- How much was charged in a bucket, and whether it is there.
@@ -116,7 +62,7 @@ parts.sw = function()
   -- What was counted at `stamp` and is still there bounds what is taken off. Kept in memory: buckets after it have to be
   -- changed one by one, which is done once for all that a call shifts.
   function sliding.shift(limit, stamp, delta)
-    local bucket = bucket_of(limit, stamp)
+    local bucket = bucket_of(limit.period, stamp)
     if bucket + limit.period <= now then
       return
     end
@@ -173,7 +119,7 @@ parts.sw = function()
     limit.newest = tonumber(scores[#scores]) or kept
     if #scores > 0 then
       redis.call('ZADD', limit.key, unpack(scores))
-      redis.call('PEXPIRE', limit.key, int(math.ceil((limit.newest - now + limit.period) / 1000) + 1000))
+      keep_window(limit.key, limit.period, limit.newest)
     end
   end
 
