@@ -272,7 +272,8 @@ class CallTicket(Ticket[T]):
 
     def __init__(self, waiter: Waiter, task: asyncio.Task[T], requests: Requests) -> None:
         """Follow a request and the task that runs it."""
-        super().__init__(waiter.id, waiter.position, waiter.estimate)
+        # The id that its task is named by: one text for both.
+        super().__init__(task.get_name(), waiter.position, waiter.estimate)
         self._waiter = waiter
         self._task = task
         self._requests = requests
