@@ -7,7 +7,9 @@ By itself: waiting, paused, latency, checks, estimates, strictness, upstream, fa
 
 import argparse
 import asyncio
+import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -66,7 +68,7 @@ def main() -> None:
     if arguments.read:
         show(msgspec.json.decode(arguments.read.read_bytes(), type=Results), arguments.plots)
     elif beside:
-        command = " ".join(("python -m bench", *sys.argv[1:]))
+        command = shlex.join(("python", "-m", "bench", *_measuring(sys.argv[1:])))
         runs = compare(beside, quick=arguments.quick, repetitions=repetitions, peers=peers, command=command)
         for results in runs:
             if arguments.json:
@@ -74,6 +76,16 @@ def main() -> None:
         show(results, arguments.plots)
     if not arguments.read:
         run_alone([scenario for scenario in asked if scenario in ALONE], arguments.seconds, arguments.kills)
+
+
+def _measuring(arguments: Sequence[str]) -> Iterator[str]:
+    """Give what of a command line bears on the figures: not where they are written."""
+    words = iter(arguments)
+    for word in words:
+        if word in ("--json", "--plots"):
+            next(words)
+        elif not word.startswith(("--json=", "--plots=")):
+            yield word
 
 
 def show(results: Results, plots: Path | None) -> None:

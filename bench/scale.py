@@ -39,7 +39,7 @@ def _limit(algorithm: str, amount: int, seconds: float) -> str:
     return f"{amount} per {seconds:g} seconds {algorithm}"
 
 
-def _seed(server: RedisServer, key: str, hits: int, seconds: int, *, expired: float = 0.0) -> None:
+def seed(server: RedisServer, key: str, hits: int, seconds: int, *, expired: float = 0.0) -> None:
     """Write a sliding window that looks as if so many hits were spread evenly over it; a share of it has expired."""
     width = seconds * 1250
     buckets = min(hits, 800)
@@ -67,7 +67,7 @@ async def lua_per_check(
         for by in range(keys):
             await limiter.hit("bench", by=by, cost=hits)
             if algorithm == "sliding_window":
-                _seed(server, limiter._key_of("bench", str(by)).redis[-1].decode(), hits, 3600)
+                seed(server, limiter._key_of("bench", str(by)).redis[-1].decode(), hits, 3600)
         turns = itertools.count()
         with meter.running():
             await closed_loop(lambda: limiter.hit("bench", by=next(turns) * 619 % keys), callers, total)
@@ -86,6 +86,25 @@ async def steady_window(server: RedisServer, *, callers: int = 64, total: int = 
     return meter.cost.scripts / total * 1e6, used
 
 
+async def expiry_one_by_one(server: RedisServer, *, callers: int = 64, keys: int = 1000) -> tuple[float, float]:
+    """Give the us of script calls per check of full windows: where it finds nothing expired, and where one bucket."""
+    meter = Meter(server)
+    server.call("FLUSHALL")
+    found: list[float] = []
+    limits = {"bench": _limit("sliding_window", PLENTY, 3600)}
+    async with RateLimiter(server.url, limits=limits, hooks=[]) as limiter:
+        for expired in (0, 2):
+            for by in range(keys):
+                # The one that expired before is what counting starts from.
+                state = limiter._key_of("bench", str(by)).redis[-1].decode()
+                seed(server, state, 100_000, 3600, expired=expired / 800)
+            turns = itertools.count()
+            with meter.running():
+                await closed_loop(lambda turns=turns: limiter.hit("bench", by=next(turns)), callers, keys)
+            found.append(meter.cost.scripts / keys * 1e6)
+    return found[0], found[1]
+
+
 async def expiry_at_once(server: RedisServer, repetitions: int = 11) -> tuple[float, float]:
     """Give the ms of the one check that finds a full window expired: all but its newest bucket, and all of it."""
     meter = Meter(server)
@@ -95,7 +114,7 @@ async def expiry_at_once(server: RedisServer, repetitions: int = 11) -> tuple[fl
         await limiter.hit("bench")
         for _ in range(repetitions):
             for figures, expired in zip(found, (1.0, 2.0), strict=True):
-                _seed(server, key, 100_000, 60, expired=expired)
+                seed(server, key, 100_000, 60, expired=expired)
                 if expired > 1:
                     server.call("ZREMRANGEBYRANK", key, -1, -1)
                 with meter.running():
@@ -122,6 +141,8 @@ async def report_checks(server: RedisServer, repetitions: int = 5) -> None:
     steady = [await steady_window(server) for _ in range(3)]
     cost, used = sorted(steady)[1]
     print(f"  sliding_window of 1 s that moves, {used:,} hits in it: {cost:.1f}")
+    none, one = await expiry_one_by_one(server)
+    print(f"  full windows of 1,000 keys: {none:.1f}; where each check finds one more bucket expired: {one:.1f}")
     some, whole = await expiry_at_once(server)
     print(f"  one check after 800 buckets expired at once: {some:.2f} ms beside a newer one, {whole:.2f} ms alone")
 
@@ -385,7 +406,7 @@ async def memory_counted(server: RedisServer, hits: int, algorithm: str) -> int:
         before = memory_of(server)
         await limiter.hit("bench", cost=hits)
         if algorithm == "sliding_window":
-            _seed(server, limiter._key_of("bench", None).redis[-1].decode(), hits, 3600)
+            seed(server, limiter._key_of("bench", None).redis[-1].decode(), hits, 3600)
         return memory_of(server) - before
 
 

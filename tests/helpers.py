@@ -32,6 +32,26 @@ async def eventually(predicate: Callable[[], Any], bound: float = 10.0) -> Any:
 
 
 @contextlib.asynccontextmanager
+async def stopwatch() -> AsyncIterator[Callable[[], float]]:
+    """Give the seconds so far, but for those in which this machine let the event loop stand still."""
+    loop = asyncio.get_running_loop()
+    begun, stood, tick = loop.time(), 0.0, 0.01
+
+    async def watch() -> None:
+        nonlocal stood
+        while True:
+            before = loop.time()
+            await asyncio.sleep(tick)
+            stood += loop.time() - before - tick
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield lambda: loop.time() - begun - stood
+    finally:
+        watching.cancel()
+
+
+@contextlib.asynccontextmanager
 async def client_of(url: str) -> AsyncIterator[redis.asyncio.Redis]:
     """Look at the server behind a URL with a client of the test's own."""
     if url.startswith("memory://"):

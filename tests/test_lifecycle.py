@@ -217,7 +217,7 @@ async def test_a_ticket_whose_function_fails_says_so_even_if_nobody_awaits_it(ur
 async def test_a_claim_whose_reply_was_lost_costs_a_moment_and_never_the_request(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with RateLimiter(url, limits={"a": "1 per 0.1 seconds"}, lease=0.3) as limiter:
+    async with RateLimiter(url, limits={"a": "1 per 0.7 seconds"}, lease=0.3) as limiter:
         session: Any = limiter._session
         real = session.scripts.claim
         lost: list[asyncio.Future[Any]] = []

@@ -28,6 +28,12 @@ def calls_of(server: RedisServer) -> int:
     return int(stats.get("cmdstat_evalsha", {"calls": 0})["calls"])
 
 
+def ranges_of(server: RedisServer) -> int:
+    """How often something of a sorted set was read."""
+    stats: Any = server.client.info("commandstats")
+    return int(stats.get("cmdstat_zrange", {"calls": 0})["calls"])
+
+
 # ---- memory ----
 
 
@@ -182,6 +188,23 @@ async def test_a_window_whose_buckets_expired_together_counts_what_is_left(url: 
                     assert 1_000_000 - decision.remaining == alive + 1
                     # Of the expired, the newest stays, to count from.
                     assert await client.zcard(state) in (alive + 1, alive + 2)
+
+
+@pytest.mark.real_redis
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_check_reads_few_buckets_of_a_full_window_as_they_expire(own_server: RedisServer, waits: bool) -> None:
+    # Of which a bucket is so long that none ends meanwhile.
+    month = 30 * 86_400
+    async with RateLimiter(own_server.url, limits={"a": f"1000000 per {month} seconds"}, hooks=[]) as limiter:
+        key = limiter._key_of("a", None)
+        # Whom `admit` decides about reads no more.
+        key.busy = math.inf if waits else 0
+        scale.seed(own_server, key.redis[-1].decode(), 800, month, expired=2 / 800)
+        before = ranges_of(own_server)
+        decision = await limiter.hit("a")
+        assert 1_000_000 - decision.remaining == 800 - 2 + 1
+        assert ranges_of(own_server) - before <= 3
+        assert own_server.call("ZCARD", key.redis[-1].decode()) == 800 - 2 + 1 + 1
 
 
 @pytest.mark.real_redis
