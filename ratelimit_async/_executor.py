@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from ratelimit_async._batches import PLAIN, Call, command_of, group_of, groups_of
+from ratelimit_async._backlog import Backlog
+from ratelimit_async._batches import PLAIN, Call, command_of, groups_of
 from ratelimit_async._breaker import Breaker
 from ratelimit_async._connection import FAILURES, NoScriptError, ask, hang_up, pack
 from ratelimit_async._errors import RateLimitError, RedisUnavailable
@@ -59,8 +60,7 @@ class Flight:
 class Executor:
     """Sends script calls and hands out their replies."""
 
-    # Whether urgent calls go first.
-    reorders = True
+    new_backlog: type[Backlog] = Backlog
     # Batches on the wire at once: enough to keep the server busy, few enough that calls gather behind them.
     most_batches = 4
 
@@ -78,8 +78,7 @@ class Executor:
         self._timeout = command_timeout
         self._emit = emit
         self._replicas = replicas
-        self._pending: deque[Call] = deque()
-        self._urgent: dict[Script, deque[Call]] = {}
+        self._backlog = self.new_backlog()
         self._flying: deque[Flight] = deque()
         self._wire: Wire | None = None
         self._link: Link | None = None
@@ -111,10 +110,7 @@ class Executor:
         if self._shut is not None:
             call.fail(self._refusal())
         else:
-            if call.script.urgent and self.reorders:
-                self._urgent.setdefault(call.script, deque()).append(call)
-            else:
-                self._pending.append(call)
+            self._backlog.push(call)
             if self._alone and not self._flying:
                 self._send()
             else:
@@ -167,9 +163,8 @@ class Executor:
         """Fail what is left and refuse what comes."""
         self._closed = True
         self._shut = self._source.failure("the limiter has ended")
-        for call in self._all():
+        for call in self._take_all():
             call.fail(self._refusal())
-        self._pending.clear()
         self._unloaded.clear()
         self._flying.clear()
 
@@ -229,8 +224,8 @@ class Executor:
         """Give the next batches as they travel."""
         now = asyncio.get_running_loop().time()
         packed: list[bytes] = []
-        while len(self._flying) < self.most_batches and (queue := self._queue()):
-            if batch := self._next_batch(queue):
+        while len(self._flying) < self.most_batches and self._backlog:
+            if batch := self._backlog.next_batch():
                 try:
                     packed.append(pack(*command_of(batch, self.head)))
                 except Exception as error:  # noqa: BLE001 - a mistake of ours, of which its callers are to hear
@@ -244,36 +239,6 @@ class Executor:
                 self._flying.append(Flight(batch, 1 + confirms, now))
                 self._alone = len(self._flying) == 1 and len(batch) == 1
         return packed
-
-    def _queue(self) -> deque[Call]:
-        """Give the calls to send next; what is urgent goes first, each of its scripts by itself."""
-        return next((calls for calls in self._urgent.values() if calls), self._pending)
-
-    def _next_batch(self, queue: deque[Call]) -> list[Call]:
-        """Take the next calls that share a script; but for urgent ones, the order of one key's calls is kept."""
-        batch: list[Call] = []
-        key: Key | None = None
-        limits = 0
-        while queue:
-            call = queue[0]
-            script = call.script
-            if batch and (
-                script is not batch[0].script
-                or not script.grouped
-                or len(batch) >= script.most
-                or (limits >= script.most_limits and call.key is not key)
-            ):
-                break
-            queue.popleft()
-            # Opening the limits of a key is most of what its first entry costs; those of a key tend to come in a row.
-            if call.key is not None and call.key is not key:
-                key = call.key
-                limits += key.limits
-            # Whoever was cancelled before sending must not be charged.
-            if not call.future.cancelled():
-                batch.append(call)
-        batch.sort(key=group_of)
-        return batch
 
     def _receive(self, reply: Any) -> None:
         """Take the next reply."""
@@ -338,7 +303,7 @@ class Executor:
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-        self._pending.extendleft(reversed(self._unloaded))
+        self._backlog.put_first(self._unloaded)
         self._unloaded.clear()
 
     def _confirmed(self, reply: Any, confirmed: Any) -> Any:
@@ -423,7 +388,7 @@ class Executor:
                     lost = f"connection lost before the reply: {text}"
                     call.fail(RedisUnavailable(failure.address, lost, outage=failure.outage))
         self._flying.clear()
-        self._pending.extendleft(reversed([*replay, *self._take_urgent()]))
+        self._backlog.put_first([*replay, *self._backlog.take()])
         self._problem = failure
         refused, self._refused = self._refused is not None, None
         hung = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
@@ -434,30 +399,24 @@ class Executor:
             self._shut = RedisUnavailable(
                 failure.address, f"{text} (the circuit breaker is open)", outage=failure.outage
             )
-            for call in self._pending:
+            for call in self._backlog.take():
                 call.fail(self._refusal())
-            self._pending.clear()
         else:
             self._shut = None
 
     def _fail_overdue(self) -> None:
         oldest = asyncio.get_running_loop().time() - self._timeout
-        kept: deque[Call] = deque()
-        for call in (*self._take_urgent(), *self._pending):
+        kept: list[Call] = []
+        for call in self._backlog.take():
             if call.since < oldest:
                 call.fail(self._problem.copy())
             else:
                 kept.append(call)
-        self._pending = kept
+        self._backlog.put_first(kept)
 
-    def _take_urgent(self) -> list[Call]:
-        urgent = [call for calls in self._urgent.values() for call in calls]
-        self._urgent.clear()
-        return urgent
-
-    def _all(self) -> list[Call]:
+    def _take_all(self) -> list[Call]:
         flying = [call for flight in self._flying for call in flight.batch]
-        return [*self._take_urgent(), *self._pending, *self._unloaded, *flying]
+        return [*self._backlog.take(), *self._unloaded, *flying]
 
 
 def _first(error: BaseException) -> BaseException:

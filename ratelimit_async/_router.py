@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from ratelimit_async._batches import Call
+from ratelimit_async._backlog import KeyBacklog
+from ratelimit_async._batches import PLAIN, Call
 from ratelimit_async._cluster import Topology
 from ratelimit_async._connection import UNWILLING
 from ratelimit_async._errors import RedisUnavailable
@@ -36,8 +37,6 @@ __all__ = ["Router"]
 
 # Seconds between readings of the map: while all is quiet, and the pauses that double while it is not.
 _PERIOD, _SHORTEST_PAUSE, _LONGEST_PAUSE = 5.0, 0.01, 0.5
-# Calls of other keys that a batch may skip to find more of its own.
-_SKIPPED = 32
 # Nothing was executed, and may be in a moment.
 _LATER = (TryAgainError, ClusterDownError, *UNWILLING)
 
@@ -45,8 +44,7 @@ _LATER = (TryAgainError, ClusterDownError, *UNWILLING)
 class NodeExecutor(Executor):
     """Serves the calls of one primary; what it does not own goes back to the router."""
 
-    # A call may have to go to another node, and its key's later ones after it.
-    reorders = False
+    new_backlog = KeyBacklog
     # A batch holds one key's calls only, so more of them are under way.
     most_batches = 32
 
@@ -73,35 +71,20 @@ class NodeExecutor(Executor):
         self._push(call)
 
     def push_asking(self, batch: list[Call]) -> None:
-        """Send a batch at once, each time with the leave to be served where its slot is going."""
-        self._pending.extendleft(reversed(batch))
-        leave = self.command(("ASKING",))
+        """Send a batch before all else, with the leave to be served where its slot is going."""
+        if self._shut is not None:
+            for call in batch:
+                call.fail(self._refusal())
+            return
+        leave = Call(PLAIN, None, ("ASKING",), replayable=True)
         # Where it fails so does what follows it.
-        leave.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._pending.rotate(1)
+        leave.future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._backlog.put_first([leave, *batch])
+        self._plan()
 
     def take(self) -> list[Call]:
         """Give away what has not been sent."""
-        calls = [*self._pending]
-        self._pending.clear()
-        return calls
-
-    def _next_batch(self, queue: deque[Call]) -> list[Call]:
-        """Take the next calls that share script and key, so slot; the order of one key's calls is kept."""
-        first = queue.popleft()
-        batch, skipped = [first], list[Call]()
-        while first.script.grouped and queue and len(batch) < first.script.most and len(skipped) < _SKIPPED:
-            call = queue.popleft()
-            if call.key is not first.key:
-                skipped.append(call)
-            elif call.script is first.script:
-                batch.append(call)
-            else:
-                skipped.append(call)
-                break
-        queue.extendleft(reversed(skipped))
-        # Whoever was cancelled before sending must not be charged.
-        return [call for call in batch if not call.future.cancelled()]
+        return self._backlog.take()
 
     def _on_error(self, batch: list[Call], error: Exception) -> None:
         if not batch[0].script.name:

@@ -24,6 +24,7 @@ FLOORS = [
         "_connection",
         "_supervision",
         "_batches",
+        "_backlog",
         "_breaker",
         "_link",
         "_executor",
