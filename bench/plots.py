@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape
 
@@ -43,7 +44,7 @@ def write_plots(results: Results, directory: Path) -> list[Path]:
     note = [
         f"medians and range of {results.repetitions} interleaved repetitions, {results.date}, "
         + ", ".join(f"{name} {results.machine[name]}" for name in ("python", "redis", "cores")),
-        results.command,
+        *textwrap.wrap(results.command, 130),
     ]
     plots = {
         "throughput": _throughput(found, note),
