@@ -23,8 +23,8 @@ end
 -- other limits need takes longer than that. Gives nothing where an entry is not usual.
 local function serve_window(key, amount, period, first, entries)
   local base, total, newest = open_window(key, period)
-  local used, bucket = total - base, current_bucket(period, newest)
-  local reply, before, asked, retry = { -1 }, total, nil, nil
+  local used, bucket, last = total - base, current_bucket(period, newest), newest
+  local reply, before, asked, frees = { -1 }, total, nil, nil
   for e = 1, entries do
     local entry, charges, cost = ARGV[first + e], true, 1
     if entry ~= 'hit -' then
@@ -34,20 +34,18 @@ local function serve_window(key, amount, period, first, entries)
         return
       end
     end
+    local allowed, reason, retry, stamp = 1, 'ok', 0, 0
     local missing = used + cost - amount
     if missing > 0 then
       if missing ~= asked then
-        asked, retry = missing, window_frees_in(key, period, newest, base + missing)
+        asked, frees = missing, window_frees_in(key, period, newest, base + missing)
       end
-      local reset = (total > before and bucket or newest) + period - now
-      reply[e + 1] = { 0, 'limit', 1, math.max(amount - used, 0), retry, reset, 0 }
+      allowed, reason, retry = 0, 'limit', frees
     elseif charges then
-      used, total = used + cost, total + cost
-      reply[e + 1] = { 1, 'ok', 1, amount - used, 0, bucket + period - now, now }
-    else
-      local reset = used > 0 and (total > before and bucket or newest) + period - now or 0
-      reply[e + 1] = { 1, 'ok', 1, amount - used, 0, reset, 0 }
+      used, total, last, stamp = used + cost, total + cost, bucket, now
     end
+    local reset = used > 0 and last + period - now or 0
+    reply[e + 1] = { allowed, reason, 1, math.max(amount - used, 0), retry, reset, stamp }
   end
   if total > before then
     save_window(key, period, newest, bucket, total)
@@ -55,9 +53,9 @@ local function serve_window(key, amount, period, first, entries)
   return reply
 end
 
-local replies, group, groups, a, k = {}, 1, tonumber(ARGV[5]), 6, 1
+local replies, i, groups, a, k = {}, 1, tonumber(ARGV[5]), 6, 1
 local header, priorities, amount, period
-while group <= groups do
+while i <= groups do
   -- Many groups of a call are configured alike.
   if ARGV[a] ~= header then
     header = ARGV[a]
@@ -73,43 +71,43 @@ while group <= groups do
     if not (served and reply) then
       break
     end
-    replies[group] = reply
+    replies[i] = reply
   else
-    replies[group] = left_to_admit(entries)
+    replies[i] = left_to_admit(entries)
   end
-  group, a, k = group + 1, a + 3 + entries, last + 2
+  i, a, k = i + 1, a + 3 + entries, last + 2
 end
 
-if group > groups then
+if i > groups then
   return replies
 end
 
 -- @include basics
 -- @include limits
 
-local function serve(opened, first, entries)
+local function serve(group, first, entries)
   local reply = { -1 }
   for e = 1, entries do
     local op, text = read(ARGV[first + e])
-    reply[e + 1] = decide(opened, text, op == 'hit')
+    reply[e + 1] = decide(group, text, op == 'hit')
   end
-  save(opened)
+  save(group)
   return reply
 end
 
-for i = group, groups do
+for rest = i, groups do
   -- One for all that are configured alike.
-  local opened = header_of(ARGV[a])
-  local entries, last = tonumber(ARGV[a + 2]), k + 1 + opened.priorities
+  local group = header_of(ARGV[a])
+  local entries, last = tonumber(ARGV[a + 2]), k + 1 + group.priorities
   local served, reply = false, nil
   if is_quiet(a, k, last) then
-    opened.opened = false
-    for n, limit in ipairs(opened.limits) do
-      limit.group, limit.key, limit.used, limit.dirty = opened, KEYS[last + n], 0, false
+    group.opened = false
+    for n, limit in ipairs(group.limits) do
+      limit.group, limit.key, limit.used, limit.dirty = group, KEYS[last + n], 0, false
     end
-    served, reply = pcall(serve, opened, a + 2, entries)
+    served, reply = pcall(serve, group, a + 2, entries)
   end
-  replies[i] = served and reply or left_to_admit(entries)
-  a, k = a + 3 + entries, last + #opened.limits + 1
+  replies[rest] = served and reply or left_to_admit(entries)
+  a, k = a + 3 + entries, last + #group.limits + 1
 end
 return replies
