@@ -316,7 +316,7 @@ class RateLimiter(Durable):
         if own.startswith("*."):
             if not await session.task_tickets.cancel(key, own.removeprefix("*."), "cancelled"):
                 raise UnknownRequest(request_id)
-        elif not await session.scripts.withdraw(key, own, reason="cancelled"):
+        elif not await session.scripts.withdraw_other(key, own, "cancelled"):
             raise UnknownRequest(request_id)
 
     def _open(

@@ -69,7 +69,8 @@ class Requests:
         self._doubtful = False
         # Bound once, not for each waiter.
         self._on_timeout = self._expire
-        self._untold: deque[Waiter] = deque(maxlen=_MOST_UNTOLD)
+        # With the turn that is withdrawn: it may be requested again meanwhile, in another one.
+        self._untold: deque[tuple[Waiter, str]] = deque(maxlen=_MOST_UNTOLD)
 
     def open(
         self,
@@ -108,10 +109,10 @@ class Requests:
                 fail_fast=waiter.fail_fast,
                 enqueued=enqueued,
             )
-            sent.add_done_callback(partial(self._on_admission, waiter, self.scripts.admission))
+            sent.add_done_callback(partial(self._on_admission, waiter, waiter.turns, self.scripts.admission))
         else:
             sent = self.scripts.shadow(waiter.key, waiter.seq, waiter.text)
-            sent.add_done_callback(partial(self._on_admission, waiter, self.scripts.shadow_admission))
+            sent.add_done_callback(partial(self._on_admission, waiter, waiter.turns, self.scripts.shadow_admission))
         waiter.tried = not sent.done()
 
     def _arrive(self, waiter: Waiter) -> None:
@@ -179,8 +180,8 @@ class Requests:
         """Tell Redis who has gone meanwhile; gives those who wait here, for `resend`."""
         # Before anything else is sent: an id may be requested again.
         untold, self._untold = self._untold, deque(maxlen=_MOST_UNTOLD)
-        for waiter in untold:
-            self._withdraw(waiter)
+        for waiter, turn in untold:
+            self._withdraw(waiter, turn)
         self.outage.forget()
         return self.local.give_up()
 
@@ -190,6 +191,7 @@ class Requests:
         for waiter in waiters:
             if waiter.state == "local":
                 waiter.state = "sent"
+                waiter.turns += 1
                 left = None if waiter.timeout is None else max(waiter.created + waiter.timeout - now, 0.001)
                 self._send(waiter, timeout=left)
 
@@ -219,7 +221,7 @@ class Requests:
                 by_key.setdefault(waiter.key, []).append(waiter)
         for key, waiters in by_key.items():
             sent = self.scripts.claim(key, [waiter.turn for waiter in waiters])
-            sent.add_done_callback(partial(self._on_claim, waiters))
+            sent.add_done_callback(partial(self._on_claim, [(waiter, waiter.turns) for waiter in waiters]))
 
     async def sync(self, *, scan: bool) -> None:
         """Renew the leases and ask for the state of everything that waits.
@@ -267,11 +269,13 @@ class Requests:
             waiter = self._waiting.get(key, {}).get(seq)
             if waiter is not None and waiter.state == "waiting":
                 waiter.state = "sent"
-                sent = self.scripts.requeue(key, waiter.turn, waiter.priority, waiter.entry)
-                sent.add_done_callback(partial(self._on_admission, waiter, self.scripts.admission))
+                sent = self.scripts.requeue(key, waiter.turn, waiter.priority, waiter.text, waiter.entry)
+                sent.add_done_callback(partial(self._on_admission, waiter, waiter.turns, self.scripts.admission))
 
-    def _on_admission(self, waiter: Waiter, read: ReadAdmission, sent: asyncio.Future[Any]) -> None:
+    def _on_admission(self, waiter: Waiter, turns: int, read: ReadAdmission, sent: asyncio.Future[Any]) -> None:
         error = sent.exception()
+        if waiter.was_charged(turns):
+            return
         if error is not None:
             if isinstance(error, RedisUnavailable) and error.outage:
                 self._on_outage(waiter, error)
@@ -288,6 +292,7 @@ class Requests:
         elif admission.kind == "Q":
             self._on_place(waiter, admission)
         elif admission.kind == "G":
+            waiter.entry = admission.entry
             self._waiting.setdefault(waiter.key, {})[waiter.seq] = waiter
             self.on_ids([waiter.seq])
         elif admission.kind == "T":
@@ -306,7 +311,7 @@ class Requests:
             return
         if waiter.tried:
             # It may wait in Redis, or have been granted there.
-            self._untold.append(waiter)
+            self._untold.append((waiter, waiter.turn))
         if waiter.gone or waiter.state == "ended":
             self._finish(waiter)
         else:
@@ -327,14 +332,16 @@ class Requests:
             key = waiter.key
             self.emit(Queued(name=key.name, by=key.by, id=waiter.id, position=waiter.position))
 
-    def _on_claim(self, waiters: list[Waiter], sent: asyncio.Future[Any]) -> None:
+    def _on_claim(self, waiters: list[tuple[Waiter, int]], sent: asyncio.Future[Any]) -> None:
         error = sent.exception()
-        if error is not None:
-            # The next sync asks again, for as long as the callers wait.
-            for waiter in waiters:
+        replies: list[bytes] = [b""] * len(waiters) if error is not None else sent.result()
+        for (waiter, turns), reply in zip(waiters, replies, strict=True):
+            if waiter.was_charged(turns):
+                continue
+            if error is not None:
+                # The next sync asks again, for as long as the callers wait.
                 waiter.state = "waiting"
-            return
-        for waiter, reply in zip(waiters, sent.result(), strict=True):
+                continue
             record = self.scripts.record(waiter.key, reply)
             name, by = waiter.key.name, waiter.key.by
             if record is None:
@@ -355,6 +362,7 @@ class Requests:
         waited = 0.0 if waiter.state == "sent" else asyncio.get_running_loop().time() - waiter.created
         ended = waiter.state == "ended"
         self._finish(waiter)
+        waiter.state = "charged"
         if ended or waiter.gone:
             self.refund(waiter, charged)
             return
@@ -380,7 +388,7 @@ class Requests:
             self._withdraw(waiter)
         elif waiter.state == "local":
             self._finish(waiter)
-        elif waiter.state == "ended":
+        elif waiter.state == "charged":
             granted = waiter.granted
             if granted.cancelled() or not granted.done() or granted.exception() is not None:
                 return False
@@ -388,10 +396,10 @@ class Requests:
             self.refund(waiter, granted.result())
         return True
 
-    def _withdraw(self, waiter: Waiter) -> None:
-        request_id = f"{self._client}.{waiter.seq}"
-        sent = self.scripts.withdraw(waiter.key, request_id, waiter.entry, waiter.priority)
-        sent.add_done_callback(lambda sent: self._untold.append(waiter) if _lost(sent) else None)
+    def _withdraw(self, waiter: Waiter, turn: str = "") -> None:
+        turn = turn or waiter.turn
+        sent = self.scripts.withdraw(waiter.key, turn, waiter.text, waiter.entry, waiter.priority)
+        sent.add_done_callback(lambda sent: self._untold.append((waiter, turn)) if _lost(sent) else None)
         self.detach(sent)
 
     def _finish(self, waiter: Waiter) -> None:

@@ -209,9 +209,9 @@ class Scripts:
         """Charge if it fits; the call goes ahead whatever the reply, which is for `shadow_admission`."""
         return self._executor.call(ALL["admit"], key, (f"shadow {costs} {seq}",), replayable=False)
 
-    def requeue(self, key: Key, turn: str, priority: int, entry: bytes) -> asyncio.Future[Any]:
-        """Put a request that Redis forgot back to its place; the reply is for `admission`."""
-        _, _, enqueued, deadline, costs = entry.decode().split(" ")[:5]
+    def requeue(self, key: Key, turn: str, priority: int, costs: str, entry: bytes) -> asyncio.Future[Any]:
+        """Put a request that Redis forgot back to its place, at the end without one; the reply is for `admission`."""
+        enqueued, deadline = entry.split(b" ")[2:4] if entry else (b"0", b"0")
         return self._admit(key, "return", turn, priority, costs, int(deadline), int(enqueued))
 
     def _admit(
@@ -240,6 +240,9 @@ class Scripts:
         if kind == "Q":
             _, entry, position, estimate, lapsed = reply
             return Admission("Q", entry=entry, position=position, estimate=estimate / 1e6, lapsed=bool(lapsed))
+        if kind == "G":
+            # What follows in the record of a grant; that of a drop has none.
+            return Admission("G", entry=b"".join(reply[1].split(b" ", 6)[6:]))
         return Admission(kind, estimate=reply[1] / 1e6 if kind == "T" else 0.0)
 
     @staticmethod
@@ -266,11 +269,14 @@ class Scripts:
             return Charged(int(stamp), decision)
         return rest if kind == "D" else None
 
-    def withdraw(
-        self, key: Key, request_id: str, entry: bytes = b"", priority: int = 0, reason: str = ""
-    ) -> asyncio.Future[Any]:
-        """Take a request out of the queue or refund its grant; the reply is b"" where it is not known."""
-        return self._executor.call(ALL["withdraw"], key, (request_id, entry, priority, reason))
+    def withdraw(self, key: Key, turn: str, costs: str, entry: bytes, priority: int) -> asyncio.Future[Any]:
+        """Take a request of this client out of the queue, or refund its grant or a charge that it was not told of."""
+        request_id = f"{self._client}.{turn.partition('/')[0]}"
+        return self._executor.call(ALL["withdraw"], key, (request_id, entry, priority, "", turn, costs))
+
+    def withdraw_other(self, key: Key, request_id: str, reason: str) -> asyncio.Future[Any]:
+        """Take anybody's request out of the queue or refund its grant; the reply is b"" where it is not known."""
+        return self._executor.call(ALL["withdraw"], key, (request_id, "", 0, reason, "", ""))
 
     def adjust(
         self, key: Key, seq: int, stamp: int, costs: str, true: str, *, finished: int = 0, ends: bool = False

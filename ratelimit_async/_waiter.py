@@ -163,6 +163,10 @@ class Waiter:
         """When it joined the queue, us by Redis' clock; 0 if it never had to."""
         return int(self.entry.split(b" ")[2]) if self.entry else 0
 
+    def was_charged(self, turns: int) -> bool:
+        """Whether this turn was: an answer to its second sending, or to what overtook it, tells nothing new then."""
+        return self.turns != turns or self.state == "charged"
+
     @property
     def gone(self) -> bool:
         """Whether nobody wants the grant any more; a cancelled caller takes its future along first."""

@@ -212,6 +212,57 @@ async def test_a_withdrawal_whose_reply_was_lost_is_none_the_less_one(own_server
         assert await used(limiter, "a") == 2
 
 
+@pytest.mark.parametrize("limit", [MANY, "3 concurrent"])
+async def test_what_redis_charged_is_given_back_where_an_outage_kept_it_from_being_told(
+    own_server: RedisServer, proxy: Proxy, limit: str
+) -> None:
+    limits = {"a": [limit, "10000/day"]}
+
+    async def charged(amount: int) -> bool:
+        return (await other.status("a")).limits[1].used == amount
+
+    def lose(data: bytes, _: int) -> bool:
+        proxy.refuse = proxy.refuse or ALL["admit"].sha.encode() in data
+        return proxy.refuse
+
+    async with (
+        RateLimiter(own_server.url, limits=limits) as other,
+        RateLimiter(proxy.url, limits=limits, **SHORT) as limiter,
+    ):
+        proxy.swallow(lose)
+        # It runs by the share of its process.
+        assert await limiter.request("a", number, 7) == 7
+        assert await charged(1)
+        proxy.refuse = False
+        await eventually(lambda: charged(0))
+        # Those before keep their charges, and what is requested from now on is charged as always.
+        assert await limiter.request("a", number, 8) == 8
+        assert await charged(1)
+
+
+async def test_a_grant_that_was_taken_over_and_cancelled_in_an_outage_is_given_back(
+    own_server: RedisServer, proxy: Proxy
+) -> None:
+    def lose(data: bytes, _: int) -> bool:
+        proxy.refuse = proxy.refuse or ALL["claim"].sha.encode() in data
+        return proxy.refuse
+
+    async with (
+        RateLimiter(own_server.url, limits={"a": MANY}) as other,
+        RateLimiter(proxy.url, limits={"a": MANY}, processor=False) as limiter,
+    ):
+        await other.pause("a")
+        await eventually(lambda: is_paused(limiter, "a"))
+        tickets = [await limiter.submit("a", number, n) for n in range(2)]
+        proxy.swallow(lose)
+        await other.resume("a")
+        await eventually(lambda: _is_cut_off(limiter))
+        tickets[0].cancel()
+        proxy.refuse = False
+        assert await tickets[1] == 1
+        await eventually(lambda: used_is(other, "a", 1))
+
+
 async def test_the_end_of_a_call_whose_reply_was_lost_frees_its_place_once(proxy: Proxy) -> None:
     async with RateLimiter(proxy.url, limits={"a": "2 concurrent"}) as limiter:
         async with limiter.acquire("a"):
@@ -479,6 +530,10 @@ async def test_no_more_connections_is_an_outage_with_a_name_and_an_end(own_serve
         own_server.call("CONFIG", "SET", "maxclients", "10000")
         await eventually(lambda: _works(limiter))
         assert await limiter.request("a", number, 2) == 2
+
+
+async def _is_cut_off(limiter: RateLimiter) -> bool:
+    return (await limiter.health()).breaker == "open"
 
 
 async def _works(limiter: RateLimiter) -> bool:

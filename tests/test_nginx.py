@@ -37,18 +37,26 @@ async def test_nginx_rejects_who_does_not_wait() -> None:
         assert sorted(statuses) == sorted(status for _, status in nginx.requests())
 
 
+def serve_more_than(served: int, redis_url: str, limits: str, *, delay: float, seconds: float) -> None:
+    """Have so many served, on a busy machine in more time, and none rejected.
+
+    How much of its rate that is, `python -m bench upstream` tells.
+    """
+    for longer in (1, 2, 4):
+        result = run_upstream(redis_url, limits, delay=delay, seconds=longer * seconds)
+        assert result.rejected == 0
+        if result.served > served:
+            return
+    pytest.fail(f"{result.served} served in {longer * seconds} s, and not more than {served}")
+
+
 def test_four_processes_that_mirror_its_limit_from_the_finish_are_never_rejected(redis_url: str) -> None:
-    result = run_upstream(redis_url, "100/second burst 99 from finish", delay=0.0, seconds=6.0)
-    assert result.rejected == 0
-    # How much of its rate, `python -m bench upstream` tells: a busy machine may be slower than that.
-    assert result.served > 2 * BURST
+    serve_more_than(2 * BURST, redis_url, "100/second burst 99 from finish", delay=0.0, seconds=6.0)
 
 
 @pytest.mark.parametrize("limits", ["100/second burst 99 from finish", "100/second from finish"])
 def test_nothing_is_rejected_where_the_network_is_slow_at_times(redis_url: str, limits: str) -> None:
-    result = run_upstream(redis_url, limits, delay=0.3, seconds=3.0)
-    assert result.rejected == 0
-    assert result.served > BURST
+    serve_more_than(BURST, redis_url, limits, delay=0.3, seconds=3.0)
 
 
 async def test_what_it_rejects_is_paused_for_all_and_served_later(redis_url: str, nginx: Nginx) -> None:

@@ -16,6 +16,7 @@ from ratelimit_async import (
     QueueFull,
     RateLimitConfig,
     RateLimiter,
+    RedisUnavailable,
     RequestCancelled,
     RequestDropped,
     RequestTimeout,
@@ -50,6 +51,12 @@ async def limiter(url: str) -> AsyncIterator[RateLimiter]:
 
 async def _is_clean(url: str) -> bool:
     return await leftovers(url) == CLEAN
+
+
+async def client_now(limiter: RateLimiter) -> float:
+    """When something is charged now, seconds since the epoch by Redis' clock."""
+    async with limiter.acquire("clock") as grant:
+        return grant.granted_at
 
 
 async def depth(limiter: RateLimiter, name: str) -> int:
@@ -414,3 +421,80 @@ async def test_who_waits_is_kept_until_a_long_lease_is_renewed(url: str) -> None
         assert {"q1", "c"} <= lives.keys()
         for ticket in tickets:
             ticket.cancel()
+
+
+@pytest.mark.parametrize("late", ["request", "claim"])
+@pytest.mark.parametrize("lost", [False, True])
+async def test_what_answers_a_turn_once_more_gives_nothing_back_of_what_ran(url: str, late: str, *, lost: bool) -> None:
+    async with RateLimiter(url, limits={"a": "10000/hour", "clock": "100/second"}) as limiter:
+        session = limiter._live()
+        requests, send = session.requests, getattr(session.scripts, late)
+        again = asyncio.get_running_loop().create_future()
+        held = asyncio.Event()
+        admitted: list[Any] = [b"A", 1, 9999, 0, 0]
+        granted = [b"G 0 1 1 9999 0"]
+
+        def send_and_lose(*args: Any, **how: Any) -> asyncio.Future[Any]:
+            # Its reply is lost, and comes when it was sent a second time; those after it are not.
+            setattr(session.scripts, late, send)
+            send(*args, **how).add_done_callback(lambda _: held.set())
+            return again
+
+        setattr(session.scripts, late, send_and_lose)
+        await limiter.pause("a")
+        await eventually(lambda: is_paused(limiter, "a"))
+        task = asyncio.create_task(limiter.request("a", number, 7))
+        await eventually(lambda: depth_is(limiter, "a", 1))
+        (waiter,) = requests._waiters.values()
+        await limiter.resume("a")
+        if late == "claim":
+            await held.wait()
+            stamp = int((await client_now(limiter)) * 1e6)
+            first = asyncio.get_running_loop().create_future()
+            first.add_done_callback(
+                functools.partial(requests._on_admission, waiter, waiter.turns, session.scripts.admission)
+            )
+            first.set_result([*admitted[:-1], stamp])
+            granted = [f"G {stamp} 1 1 9999 0".encode()]
+        assert await task == 7
+        if lost:
+            again.set_exception(RedisUnavailable("redis", "gone", outage=True))
+        else:
+            admitted[-1] = int((await client_now(limiter)) * 1e6)
+            again.set_result(admitted if late == "request" else granted)
+        # Once what is called back on it has been.
+        await asyncio.sleep(0)
+        requests.resend(requests.on_outage_over())
+        await requests.drain()
+        assert (await limiter.status("a")).limits[0].used == 1
+        assert not requests._waiters
+
+
+@pytest.mark.parametrize("granted", [True, False])
+async def test_what_a_second_sending_finds_and_cannot_take_over_is_put_back(url: str, *, granted: bool) -> None:
+    async with RateLimiter(url, limits={"a": "10000/hour"}) as limiter:
+        scripts, requests = limiter._live().scripts, limiter._live().requests
+        send, again = scripts.request, asyncio.get_running_loop().create_future()
+
+        def send_and_lose(*args: Any, **how: Any) -> asyncio.Future[Any]:
+            send(*args, **how)
+            return again
+
+        scripts.request = send_and_lose  # type: ignore[method-assign]
+        await limiter.pause("a")
+        await eventually(lambda: is_paused(limiter, "a"))
+        task = asyncio.create_task(limiter.request("a", number, 7))
+        await eventually(lambda: depth_is(limiter, "a", 1))
+        (waiter,) = requests._waiters.values()
+        _, (entry,) = await scripts.waiting(waiter.key, waiter.priority, 0, 1)
+        # Whoever granted or dropped it is gone, and what it left with it.
+        again.set_result([b"G", b"G 1 1 1 9999 0 " + entry if granted else b"D overflow"])
+        await eventually(lambda: waiter.state == "waiting")
+        assert waiter.entry == (entry if granted else b"")
+        assert await scripts.withdraw_other(waiter.key, waiter.id.rpartition(":")[2], "")
+        assert await depth_is(limiter, "a", 0)
+        await requests.sync(scan=True)
+        await eventually(lambda: depth_is(limiter, "a", 1))
+        await limiter.resume("a")
+        assert await task == 7
+        assert (await limiter.status("a")).limits[0].used == 1

@@ -28,3 +28,10 @@ local function find_taken(group, turn)
   local _, last = string.find(group.was_taken, '\n' .. turn .. ' ', 1, true)
   return last and string.match(group.was_taken, '^%d+', last + 1)
 end
+
+-- Forgets one whose charge is given back, for good: it may be withdrawn twice.
+local function forget_taken(group, turn)
+  local first, last = string.find(group.was_taken, '\n' .. turn .. ' %d+')
+  group.was_taken = string.sub(group.was_taken, 1, first) .. string.sub(group.was_taken, last + 2)
+  redis.call('SET', group.taken, string.sub(group.was_taken, 2), 'KEEPTTL')
+end
