@@ -69,7 +69,7 @@ def run_upstream(
         logged = nginx.requests()
     served = sorted(at for at, status in logged if status == 200)
     rejected = sum(status == 429 for _, status in logged)
-    could = BURST + 1 + RATE * (served[-1] - served[0])
+    could = BURST + 1 + RATE * (served[-1] - served[0] if served else 0.0)
     return UpstreamResult(len(served), rejected, len(served) / could)
 
 

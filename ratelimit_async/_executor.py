@@ -23,7 +23,7 @@ from ratelimit_async._events import Connected, Disconnected
 from ratelimit_async._link import link_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ratelimit_async._batches import Argument, Entry, Script
     from ratelimit_async._connection import Source, Wire
@@ -256,7 +256,7 @@ class Executor:
         if flight.batch:
             self._answer(flight.batch, self._confirmed(*flight.replies) if flight.replies else reply)
         else:
-            self._loaded(flight.replies)
+            self._loaded(flight.replies or [reply])
         self._flying.popleft()
         if self._refused is not None and not self._flying:
             raise self._refused
@@ -286,18 +286,17 @@ class Executor:
         async with asyncio.timeout(self._timeout):
             # Where a password is missing, a PING is told so; an unauthenticated script is cut off for its length.
             await ask(wire, "PING")
-            await wire.send_packed_command(self._loading(), check_health=False)
+            await wire.send_packed_command(_loading(self._scripts), check_health=False)
             for _ in self._scripts:
                 await wire.read_response(disable_decoding=True)
 
-    def _loading(self) -> bytes:
-        return b"".join(pack("SCRIPT", "LOAD", script.source) for script in self._scripts)
-
     def _load_again(self) -> None:
-        """Load the scripts into a server that has lost them, before anything else is sent."""
+        """Load what is missing into a server that has lost its scripts, before anything else is sent."""
         assert self._link is not None
-        self._flying.append(Flight([], len(self._scripts), asyncio.get_running_loop().time()))
-        self._link.write(self._loading())
+        # Not all: where they are flushed again and again, that takes longer than they stay.
+        missing = {call.script.sha: call.script for call in self._unloaded}
+        self._flying.append(Flight([], len(missing), asyncio.get_running_loop().time()))
+        self._link.write(_loading(missing.values()))
 
     def _loaded(self, replies: list[Any]) -> None:
         for reply in replies:
@@ -417,6 +416,10 @@ class Executor:
     def _take_all(self) -> list[Call]:
         flying = [call for flight in self._flying for call in flight.batch]
         return [*self._backlog.take(), *self._unloaded, *flying]
+
+
+def _loading(scripts: Iterable[Script]) -> bytes:
+    return b"".join(pack("SCRIPT", "LOAD", script.source) for script in scripts)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -514,6 +514,17 @@ async def test_what_is_settled_or_refunded_at_the_memory_limit_is_given_back(own
             await limiter.hit("other")
 
 
+async def test_scripts_that_may_not_be_loaded_again_are_an_error_with_a_name(own_server: RedisServer) -> None:
+    # Nothing else is sent meanwhile: it is the only script that is missing.
+    async with RateLimiter(own_server.url, limits={"a": MANY}, lease=180, poll_interval=60) as limiter:
+        own_server.call("SCRIPT", "FLUSH")
+        own_server.call("ACL", "SETUSER", "default", "-script|load")
+        with pytest.raises(RedisUnavailable, match="script"):
+            await asyncio.wait_for(limiter.hit("a"), 30)
+        own_server.call("ACL", "SETUSER", "default", "+script|load")
+        assert (await limiter.hit("a")).remaining == 9999
+
+
 async def test_no_more_connections_is_an_outage_with_a_name_and_an_end(own_server: RedisServer) -> None:
     limits = {"a": RateLimitConfig(MANY, on_outage="raise")}
     async with RateLimiter(own_server.url, limits=limits, command_timeout=0.4, connect_timeout=0.4) as limiter:
