@@ -388,7 +388,7 @@ class Requests:
             self._withdraw(waiter)
         elif waiter.state == "local":
             self._finish(waiter)
-        elif waiter.state == "charged":
+        elif waiter.state in ("ended", "charged"):
             granted = waiter.granted
             if granted.cancelled() or not granted.done() or granted.exception() is not None:
                 return False

@@ -22,6 +22,7 @@ from ratelimit_async import (
     RequestTimeout,
     UnknownRequest,
 )
+from ratelimit_async._events import Cancelled
 from tests.helpers import CLEAN, client_of, depth_is, eventually, is_paused, leftovers, number
 
 if TYPE_CHECKING:
@@ -498,3 +499,17 @@ async def test_what_a_second_sending_finds_and_cannot_take_over_is_put_back(url:
         await limiter.resume("a")
         assert await task == 7
         assert (await limiter.status("a")).limits[0].used == 1
+
+
+async def test_who_is_cancelled_after_it_failed_is_not_told_of_again(url: str) -> None:
+    told: list[Event] = []
+    config = RateLimitConfig("1/minute", QueueConfig(max_size=1))
+    async with RateLimiter(url, limits={"a": config}, hooks=[told.append]) as limiter:
+        await limiter.hit("a")
+        requests = limiter._live().requests
+        waiting, rejected = (requests.open(limiter._names.key("a", None), {"requests": 1}, 0, None) for _ in range(2))
+        with pytest.raises(QueueFull):
+            await rejected.granted
+        for waiter in (rejected, waiting):
+            requests.cancel(waiter, "caller")
+        assert [event.id for event in told if isinstance(event, Cancelled)] == [waiting.id]
