@@ -212,6 +212,16 @@ async def test_a_withdrawal_whose_reply_was_lost_is_none_the_less_one(own_server
         assert await used(limiter, "a") == 2
 
 
+def lose_from(proxy: Proxy, script: str) -> None:
+    """Let Redis execute a script, and be out of reach before it is heard."""
+
+    def lose(data: bytes, _: int) -> bool:
+        proxy.refuse = proxy.refuse or ALL[script].sha.encode() in data
+        return proxy.refuse
+
+    proxy.swallow(lose)
+
+
 @pytest.mark.parametrize("limit", [MANY, "3 concurrent"])
 async def test_what_redis_charged_is_given_back_where_an_outage_kept_it_from_being_told(
     own_server: RedisServer, proxy: Proxy, limit: str
@@ -221,15 +231,11 @@ async def test_what_redis_charged_is_given_back_where_an_outage_kept_it_from_bei
     async def charged(amount: int) -> bool:
         return (await other.status("a")).limits[1].used == amount
 
-    def lose(data: bytes, _: int) -> bool:
-        proxy.refuse = proxy.refuse or ALL["admit"].sha.encode() in data
-        return proxy.refuse
-
     async with (
         RateLimiter(own_server.url, limits=limits) as other,
         RateLimiter(proxy.url, limits=limits, **SHORT) as limiter,
     ):
-        proxy.swallow(lose)
+        lose_from(proxy, "admit")
         # It runs by the share of its process.
         assert await limiter.request("a", number, 7) == 7
         assert await charged(1)
@@ -243,10 +249,6 @@ async def test_what_redis_charged_is_given_back_where_an_outage_kept_it_from_bei
 async def test_a_grant_that_was_taken_over_and_cancelled_in_an_outage_is_given_back(
     own_server: RedisServer, proxy: Proxy
 ) -> None:
-    def lose(data: bytes, _: int) -> bool:
-        proxy.refuse = proxy.refuse or ALL["claim"].sha.encode() in data
-        return proxy.refuse
-
     async with (
         RateLimiter(own_server.url, limits={"a": MANY}) as other,
         RateLimiter(proxy.url, limits={"a": MANY}, processor=False) as limiter,
@@ -254,7 +256,7 @@ async def test_a_grant_that_was_taken_over_and_cancelled_in_an_outage_is_given_b
         await other.pause("a")
         await eventually(lambda: is_paused(limiter, "a"))
         tickets = [await limiter.submit("a", number, n) for n in range(2)]
-        proxy.swallow(lose)
+        lose_from(proxy, "claim")
         await other.resume("a")
         await eventually(lambda: _is_cut_off(limiter))
         tickets[0].cancel()

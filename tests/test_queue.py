@@ -28,6 +28,8 @@ from tests.helpers import CLEAN, client_of, depth_is, eventually, is_paused, lef
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ratelimit_async._scripts import Scripts
+
 SHORT = "2 per 0.2 seconds"
 
 
@@ -424,24 +426,30 @@ async def test_who_waits_is_kept_until_a_long_lease_is_renewed(url: str) -> None
             ticket.cancel()
 
 
+def lose_reply(scripts: Scripts, call: str) -> tuple[asyncio.Future[Any], asyncio.Event]:
+    """Lose the reply to the next such call: the answer to its second sending, and when the first was answered."""
+    again, answered = asyncio.get_running_loop().create_future(), asyncio.Event()
+    send = getattr(scripts, call)
+
+    def send_and_lose(*args: Any, **how: Any) -> asyncio.Future[Any]:
+        setattr(scripts, call, send)
+        send(*args, **how).add_done_callback(lambda _: answered.set())
+        return again
+
+    setattr(scripts, call, send_and_lose)
+    return again, answered
+
+
 @pytest.mark.parametrize("late", ["request", "claim"])
 @pytest.mark.parametrize("lost", [False, True])
 async def test_what_answers_a_turn_once_more_gives_nothing_back_of_what_ran(url: str, late: str, *, lost: bool) -> None:
     async with RateLimiter(url, limits={"a": "10000/hour", "clock": "100/second"}) as limiter:
         session = limiter._live()
-        requests, send = session.requests, getattr(session.scripts, late)
-        again = asyncio.get_running_loop().create_future()
-        held = asyncio.Event()
+        requests = session.requests
+        again, answered = lose_reply(session.scripts, late)
         admitted: list[Any] = [b"A", 1, 9999, 0, 0]
         granted = [b"G 0 1 1 9999 0"]
 
-        def send_and_lose(*args: Any, **how: Any) -> asyncio.Future[Any]:
-            # Its reply is lost, and comes when it was sent a second time; those after it are not.
-            setattr(session.scripts, late, send)
-            send(*args, **how).add_done_callback(lambda _: held.set())
-            return again
-
-        setattr(session.scripts, late, send_and_lose)
         await limiter.pause("a")
         await eventually(lambda: is_paused(limiter, "a"))
         task = asyncio.create_task(limiter.request("a", number, 7))
@@ -449,7 +457,7 @@ async def test_what_answers_a_turn_once_more_gives_nothing_back_of_what_ran(url:
         (waiter,) = requests._waiters.values()
         await limiter.resume("a")
         if late == "claim":
-            await held.wait()
+            await answered.wait()
             stamp = int((await client_now(limiter)) * 1e6)
             first = asyncio.get_running_loop().create_future()
             first.add_done_callback(
@@ -475,13 +483,7 @@ async def test_what_answers_a_turn_once_more_gives_nothing_back_of_what_ran(url:
 async def test_what_a_second_sending_finds_and_cannot_take_over_is_put_back(url: str, *, granted: bool) -> None:
     async with RateLimiter(url, limits={"a": "10000/hour"}) as limiter:
         scripts, requests = limiter._live().scripts, limiter._live().requests
-        send, again = scripts.request, asyncio.get_running_loop().create_future()
-
-        def send_and_lose(*args: Any, **how: Any) -> asyncio.Future[Any]:
-            send(*args, **how)
-            return again
-
-        scripts.request = send_and_lose  # type: ignore[method-assign]
+        again, _ = lose_reply(scripts, "request")
         await limiter.pause("a")
         await eventually(lambda: is_paused(limiter, "a"))
         task = asyncio.create_task(limiter.request("a", number, 7))
