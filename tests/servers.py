@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import random
 import shutil
@@ -20,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 PR_SET_PDEATHSIG = 1
 PARTS = 8
@@ -32,18 +33,30 @@ def die_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def free_port() -> int:
-    """Below the ports of outgoing connections, which would take it while a server is down.
+def _ports() -> Iterator[int]:
+    """Below the ports of outgoing connections, which would take them while a server is down.
 
-    Each process of a parallel run draws from a part of its own: between the draw and the use no other takes it.
+    Each process of a parallel run draws from a part of its own, and a port only once until all others were drawn: it
+    is its server's also before that listens and while it is down.
     """
     part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PARTS
     width = (32_000 - 10_000) // PARTS
-    while True:
-        port = 10_000 + part * width + random.randrange(width)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    first = 10_000 + part * width
+    return itertools.cycle(random.sample(range(first, first + width), width))
+
+
+_drawn = _ports()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def free_port() -> int:
+    return next(filter(_is_free, _drawn))
 
 
 def wait_for(process: subprocess.Popen[bytes], answers: Callable[[], bool], log: Path | None = None) -> None:

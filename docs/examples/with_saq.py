@@ -47,7 +47,7 @@ async def main(contacts: int) -> None:
     await queue.connect()
     # SAQ ends a job after 10 s unless said; let that be more than the time to wait and the time to call.
     jobs = [{"contact": contact} for contact in range(contacts)]
-    for result in await queue.map("sync_contact", jobs, timeout=60, retries=3, retry_delay=60.0):
+    for result in await queue.map("sync_contact", jobs, timeout=60, retries=3, retry_delay=1.0):
         print(result)
     await queue.disconnect()
 
