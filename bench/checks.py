@@ -40,16 +40,15 @@ async def run_checks(url: str, *, repetitions: int = 5, seconds: float = 1.0) ->
     async with redis.asyncio.Redis.from_pool(pool) as raw, RateLimiter(url, limits={"bench": LIMIT}) as limiter:
         await limiter.hit("bench")
         key = limiter._key_of("bench", None)
-        head = ("raw", 5_000_000, 0, "rl:reply:", 1, *key.arguments(), 1)
-        entry = "hit -"
-        script = ALL["quick"]
-        keys = key.redis[script.first :]
+        sha = ALL["quick"].sha
+        keys = (*key.signs, *key.states)
+        arguments = (len(key.signs), key.header, 1, "hit -")
 
         async def ours() -> None:
             assert (await limiter.hit("bench")).allowed
 
         async def theirs() -> None:
-            await raw.evalsha(script.sha, len(keys), *keys, *head, entry)
+            await raw.evalsha(sha, len(keys), *keys, *arguments)
 
         print("  callers   raw redis-py/s   ratelimit_async/s   ratio")
         for callers in (1, 16, 64, 256):

@@ -21,7 +21,7 @@ MOST_ENTRIES = 32
 class Script:
     """A Lua script; `grouped` ones take many keys and entries in one call."""
 
-    __slots__ = ("durable", "first", "grouped", "most", "most_limits", "name", "sha", "source", "tells_again", "urgent")
+    __slots__ = ("durable", "grouped", "lean", "most", "most_limits", "name", "sha", "source", "tells_again", "urgent")
 
     def __init__(
         self,
@@ -34,13 +34,13 @@ class Script:
         tells_again: bool = False,
         durable: bool = False,
         urgent: bool = False,
-        first: int = 0,
+        lean: bool = False,
     ) -> None:
         """Keep the source and its digest; `most` bounds the entries of one call, `most_limits` those of its keys.
 
         `tells_again`: each entry ends with 1 where an earlier sending of it may have arrived, otherwise 0.
         `durable`: it gets the keys of durable tasks besides. `urgent`: it may go before calls that came earlier.
-        `first`: of a key's names, the first that it gets.
+        `lean`: it is told and tells as little as can be, see quick.lua.
         """
         self.name = name
         self.source = source
@@ -51,7 +51,7 @@ class Script:
         self.tells_again = tells_again
         self.durable = durable
         self.urgent = urgent
-        self.first = first
+        self.lean = lean
 
 
 # Stands for what is no script: its entry is a whole command.
@@ -87,6 +87,8 @@ def command_of(batch: list[Call], head: tuple[Argument, ...]) -> tuple[Argument,
         return batch[0].entry
     if not script.grouped:
         return ("EVALSHA", script.sha, *batch[0].entry)
+    if script.lean:
+        return _lean_command(batch)
     keys: list[bytes] = []
     arguments: list[Argument] = []
     groups = groups_of(batch)
@@ -94,7 +96,7 @@ def command_of(batch: list[Call], head: tuple[Argument, ...]) -> tuple[Argument,
         key = calls[0].key
         if key is None:  # pragma: no cover - grouped calls have keys
             continue
-        keys += key.redis[script.first :]
+        keys += key.redis
         if script.durable:
             keys += key.durable
         arguments += key.arguments()
@@ -104,6 +106,22 @@ def command_of(batch: list[Call], head: tuple[Argument, ...]) -> tuple[Argument,
             if script.tells_again:
                 arguments.append(int(call.again))
     return ("EVALSHA", script.sha, len(keys), *keys, *head, len(groups), *arguments)
+
+
+def _lean_command(batch: list[Call]) -> tuple[Argument, ...]:
+    signs: list[bytes] = []
+    states: list[bytes] = []
+    arguments: list[Argument] = []
+    for calls in groups_of(batch):
+        key = calls[0].key
+        if key is None:  # pragma: no cover - grouped calls have keys
+            continue
+        signs += key.signs
+        states += key.states
+        arguments += (key.header, len(calls))
+        for call in calls:
+            arguments += call.entry
+    return ("EVALSHA", batch[0].script.sha, len(signs) + len(states), *signs, *states, len(signs), *arguments)
 
 
 def group_of(call: Call) -> int:

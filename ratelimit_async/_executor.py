@@ -333,6 +333,9 @@ class Executor:
             if not batch[0].future.done():
                 batch[0].future.set_result(reply)
             return
+        if batch[0].script.lean:
+            self._deliver_lean(batch, reply)
+            return
         for calls, result in zip(groups_of(batch), reply, strict=True):
             if not isinstance(result, list):
                 text = result.decode(errors="replace") if isinstance(result, bytes) else str(result)
@@ -344,6 +347,13 @@ class Executor:
             key = calls[0].key
             if result[0] >= 0 and key is not None:
                 self.on_next(key, result[0] / 1e6)
+
+    @staticmethod
+    def _deliver_lean(batch: list[Call], reply: list[Any]) -> None:
+        # All in a row, whatever their keys; five numbers each.
+        for call, value in zip(batch, zip(*[iter(reply)] * 5, strict=True), strict=True):
+            if not call.future.done():
+                call.future.set_result(value)
 
     async def _watch(self) -> None:
         """Notice a server that takes calls and never answers."""

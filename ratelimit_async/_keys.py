@@ -56,7 +56,6 @@ class Key:
         "__weakref__",
         "_base",
         "_client",
-        "_header",
         "_pauses",
         "busy",
         "by",
@@ -66,12 +65,15 @@ class Key:
         "durable",
         "epoch",
         "field",
+        "header",
         "label",
         "limits",
         "name",
         "redis",
+        "signs",
         "slack",
         "slot",
+        "states",
     )
 
     def __init__(
@@ -117,7 +119,10 @@ class Key:
                 names.append(f"{base}{kind}:{limit.unit}:{slot}")
             header += [kind + ("+" if limit.count_from == "finish" else ""), limit.unit, *_numbers(limit)]
         self.redis = tuple(name.encode() for name in names)
-        self._header = " ".join(map(str, header)).encode()
+        self.header = " ".join(map(str, header)).encode()
+        # For the script that needs no more: what is there where somebody waits or has paused it, and what is counted.
+        past = names.index(f"{base}q{queue.priorities - 1}") + 1
+        self.signs, self.states = self.redis[6:past], self.redis[past:]
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
         self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.limits if limit.period)])
 
@@ -134,7 +139,7 @@ class Key:
 
     def arguments(self) -> tuple[bytes, int]:
         """Give a group's arguments up to its entries."""
-        return self._header, self.paused_until
+        return self.header, self.paused_until
 
 
 class Reconfigured(NamedTuple):

@@ -14,7 +14,7 @@ from ratelimit_async._values import Decision
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
     from importlib.resources.abc import Traversable
     from typing import Any
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ALL", "Admission", "Charged", "ControlState", "Scripts", "StatusReply", "Sync", "allow_in_shadow"]
 
-_REASONS: dict[bytes, Reason] = {b"ok": "ok", b"limit": "limit", b"queue": "queue", b"paused": "paused"}
+# By verdict, as in verdicts.lua; after these comes what is left to `admit`.
+_REASONS: tuple[Reason, ...] = ("ok", "limit", "queue", "paused")
 # Keys that one step of a scan looks at: well below a millisecond.
 _SCANNED = 500
 # Entries of a queue that place.lua reads.
@@ -74,18 +75,18 @@ ALL = {
         # Each is about requests whose earlier calls have been answered. Behind a flood of newcomers, who is granted
         # would be gone before it hears of it.
         urgent=name in ("grant", "claim", "withdraw"),
-        # `quick` takes a key's names from `leases` on: see Key.configure.
-        first=6 if name == "quick" else 0,
+        lean=name == "quick",
     )
     for name, source in sorted(_sources().items())
 }
 
 
 def _script_for(key: Key) -> Script:
-    """Choose who answers a check: `quick` can where nobody waits."""
-    if not key.busy:
+    """Choose who answers a check: `quick` can where nobody waits and nothing is paused."""
+    if key.busy:
+        key.busy -= 1
+    elif not key.paused_until:
         return ALL["quick"]
-    key.busy -= 1
     return ALL["admit"]
 
 
@@ -168,7 +169,7 @@ class Scripts:
         executor.head = (client, int(client_lease * 1e6), int(driver_lease * 1e6), channels)
 
     def hit(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
-        """Charge now or not at all; the reply is for `decision`, but where it is empty, `admit` has to decide."""
+        """Charge now or not at all; the reply is for `decision`, unless it `is_left` to ask again."""
         return self._executor.call(_script_for(key), key, (f"hit {_text(key, costs)}",), replayable=False)
 
     def check(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
@@ -176,12 +177,15 @@ class Scripts:
         return self._executor.call(_script_for(key), key, (f"check {_text(key, costs)}",))
 
     @staticmethod
-    def leave_to_admit(key: Key) -> None:
-        """Ask `admit` about a key for some time: `quick` left it to it."""
-        key.busy = max(key.busy, _BUSY)
+    def is_left(key: Key, reply: Sequence[int]) -> bool:
+        """Whether `quick` left a key to `admit`, which then is asked for some time."""
+        left = reply[0] >= len(_REASONS)
+        if left:
+            key.busy = max(key.busy, _BUSY)
+        return left
 
     @staticmethod
-    def decision(key: Key, reply: list[Any]) -> Decision:
+    def decision(key: Key, reply: Sequence[int]) -> Decision:
         """Read a reply to `hit` or `check`."""
         return _decision(key, *reply)
 
@@ -235,7 +239,7 @@ class Scripts:
         kind = reply[0].decode()
         if kind == "A":
             _, index, remaining, reset, stamp = reply
-            decision = _decision(key, 1, b"ok", index, remaining, 0, reset)
+            decision = _decision(key, 0, index, remaining, reset)
             return Admission("A", charged=Charged(stamp, decision))
         if kind == "Q":
             _, entry, position, estimate, lapsed = reply
@@ -248,7 +252,9 @@ class Scripts:
     @staticmethod
     def shadow_admission(key: Key, reply: list[Any]) -> Admission:
         """Read a reply to `shadow`: admitted in any case, charged (stamp not 0) only where it fitted."""
-        return Admission("A", charged=Charged(reply[6], allow_in_shadow(_decision(key, *reply))))
+        decision = _decision(key, *reply)
+        stamp = reply[-1] if decision.allowed else 0
+        return Admission("A", charged=Charged(stamp, allow_in_shadow(decision)))
 
     async def grant(self, key: Key, batch_size: int) -> int | None:
         """Grant who may pass; how many, or None where another client drives this key."""
@@ -265,7 +271,7 @@ class Scripts:
         kind, _, rest = record.decode().partition(" ")
         if kind == "G":
             stamp, _, index, remaining, reset = rest.split(" ", 5)[:5]
-            decision = _decision(key, 1, b"ok", int(index), int(remaining), 0, int(reset))
+            decision = _decision(key, 0, int(index), int(remaining), int(reset))
             return Charged(int(stamp), decision)
         return rest if kind == "D" else None
 
@@ -407,13 +413,13 @@ def _pause(seconds: float | None) -> int:
     return -1 if seconds is None else math.ceil(min(seconds, _LONGEST_PAUSE) * 1e6)
 
 
-def _decision(
-    key: Key, allowed: int, reason: bytes, index: int, remaining: int, retry: int, reset: int, _stamp: int = 0
-) -> Decision:
+def _decision(key: Key, verdict: int, index: int, remaining: int, reset: int, last: int = 0) -> Decision:
+    """Read a verdict; `last`: us until it may pass, -1 where nobody knows or, where it passes, when it was charged."""
     limits = key.config.limits
+    retry = last if verdict else 0
     return Decision(
-        allowed=bool(allowed),
-        reason=_REASONS[reason],
+        allowed=not verdict,
+        reason=_REASONS[verdict],
         # A configuration of fewer limits may have come since the call was sent.
         limit=limits[min(index, len(limits)) - 1],
         remaining=remaining,

@@ -7,7 +7,7 @@
 --          time: us to wait at most, -1 for no bound, 0 for not at all; for return the deadline, us, 0 for none
 --          enqueued: when it first joined, us, 0: now; fast: 1 where one that cannot be served in time may not wait;
 --          again: 1 where an earlier sending may have arrived
--- Reply:   hit, check, shadow: {allowed, reason, limit's index, remaining, retry us (-1 unknown), reset us, stamp}
+-- Reply:   hit, check, shadow: {verdict, limit's index, remaining, reset us, stamp or, where denied, retry us (-1 unknown)}
 --          request: {'A', limit's index, remaining, reset us, stamp} admitted; {'G', record} granted
 --          earlier; {'Q', entry, position, estimate us, 1 where the client's lease may have lapsed} waits; {'T', estimate us}
 --          may not wait; {'F'} the queue is full
@@ -106,15 +106,14 @@ local function answer(group, text, charges, id)
   local queue, pause = queue_of(group), paused_until(group)
   local ahead = queue and queue.ahead(group)
   if pause == 0 and not ahead then
-    return decide(group, text, charges, id)
+    return { decide(group, text, charges, id) }
   end
-  local reason = pause == 0 and 'queue' or 'paused'
   local retry, binds = wait_for(group, costs_of(text), pause == 0 and ahead or nil)
   if pause ~= 0 then
     retry = pause > 0 and math.max(retry, pause - now) or -1
   end
   local index, remaining, reset = state_of(group, binds)
-  return { 0, reason, index, remaining, retry, reset, 0 }
+  return { pause == 0 and QUEUED or PAUSED, index, remaining, reset, retry }
 end
 
 local function admitted(group, stamp)

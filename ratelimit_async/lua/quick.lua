@@ -1,32 +1,34 @@
--- Purpose: hits and checks of keys that nobody waits for: the usual case, with the fewest keys and tables.
--- KEYS:    per group: leases, pause, one queue per priority, one state per limit
--- ARGV:    see include/prelude.lua; an entry is 'op costs', op: hit, check
--- Reply:   as admit.lua's; '' for each entry of a group that admit.lua has to look at: somebody waits, or may have to;
---          it is paused, or its state is nothing that can be read
+-- Purpose: hits and checks of keys that nobody waits for: the usual case, with the fewest keys, commands and tables.
+-- KEYS:    per group: leases, pause, one queue per priority; after all of these, per group: one state per limit
+-- ARGV:    the number of the former; per group its header as in include/prelude.lua, the number of its entries, and these:
+--          'op costs', op: hit, check
+-- Reply:   as decide gives them, five numbers for each entry, one after another whatever their group; LEFT and four more
+--          for each entry of a group that admit.lua has to look at: somebody waits, or may have to; it is paused for itself,
+--          or its state is nothing that can be read
 -- Cost:    O(log 800) per limit and entry
 -- @include clock
+-- @include verdicts
 -- @include window
 
-local function left_to_admit(entries)
-  local reply = { -1 }
-  for e = 1, entries do
-    reply[e + 1] = ''
-  end
-  return reply
-end
+-- One list for all: each table of a reply costs Redis as much as a few numbers.
+local replies, told = { 0, 0, 0, 0, 0 }, 0
 
-local function is_quiet(a, k, last)
-  return ARGV[a + 1] == '0' and call('EXISTS', unpack(KEYS, k, last)) == 0
+local function leave_to_admit(entries)
+  for _ = 1, entries do
+    replies[told + 1], replies[told + 2], replies[told + 3] = LEFT, 0, 0
+    replies[told + 4], replies[told + 5] = 0, 0
+    told = told + 5
+  end
 end
 
 -- The usual limit is one sliding window of requests. It is decided by this and window.lua alone: making the parts that
--- other limits need takes longer than that. Gives nothing where an entry is not usual.
+-- other limits need takes longer than that. Gives true, but nothing where an entry is not usual.
 local function serve_window(key, amount, period, first, entries)
   local base, total, newest = open_window(key, period)
-  local used, bucket, last = total - base, current_bucket(period, newest), newest
-  local reply, before, asked, frees = { -1 }, total, nil, nil
-  for e = 1, entries do
-    local entry, charges, cost = ARGV[first + e], true, 1
+  local used, before, asked, frees = total - base, total, nil, nil
+  local reset = used > 0 and newest + period - now or 0
+  for e = first + 1, first + entries do
+    local entry, charges, cost = ARGV[e], true, 1
     if entry ~= 'hit -' then
       local op, text = match(entry, '^(%l+) (%S+)$')
       charges, cost = op == 'hit', text == '-' and 1 or tonumber(match(text, '^requests=(%d+)$'))
@@ -34,28 +36,40 @@ local function serve_window(key, amount, period, first, entries)
         return
       end
     end
-    local allowed, reason, retry, stamp = 1, 'ok', 0, 0
+    local verdict, rest = ALLOWED, 0
     local missing = used + cost - amount
     if missing > 0 then
       if missing ~= asked then
         asked, frees = missing, window_frees_in(key, period, newest, base + missing)
       end
-      allowed, reason, retry = 0, 'limit', frees
+      verdict, rest = LIMITED, frees
     elseif charges then
-      used, total, last, stamp = used + cost, total + cost, bucket, now
+      if total == before then
+        reset = current_bucket(period, newest) + period - now
+      end
+      used, total, rest = used + cost, total + cost, now
     end
-    local reset = used > 0 and last + period - now or 0
-    reply[e + 1] = { allowed, reason, 1, math.max(amount - used, 0), retry, reset, stamp }
+    replies[told + 1], replies[told + 2], replies[told + 3] = verdict, 1, used < amount and amount - used or 0
+    replies[told + 4], replies[told + 5] = reset, rest
+    told = told + 5
   end
   if total > before then
-    save_window(key, period, newest, bucket, total)
+    save_window(key, period, newest, total)
   end
-  return reply
+  return true
 end
 
-local replies, i, groups, a, k = {}, 1, tonumber(ARGV[5]), 6, 1
+-- Where a group's arguments and its signs of somebody who waits begin, and after which its states do.
+local a, k, s = 2, 1, ARGV[1] + 0
+-- Mostly nobody waits for any: one command tells.
+local quiet = call('EXISTS', unpack(KEYS, 1, ARGV[1])) == 0
+
+local function is_quiet(last)
+  return quiet or call('EXISTS', unpack(KEYS, k, last)) == 0
+end
+
 local header, priorities, amount, period
-while i <= groups do
+while ARGV[a] do
   -- Many groups of a call are configured alike.
   if ARGV[a] ~= header then
     header = ARGV[a]
@@ -65,20 +79,20 @@ while i <= groups do
   if not period then
     break
   end
-  local entries, last = tonumber(ARGV[a + 2]), k + 1 + priorities
-  if is_quiet(a, k, last) then
-    local served, reply = pcall(serve_window, KEYS[last + 1], amount, period, a + 2, entries)
-    if not (served and reply) then
+  local before, entries, past = told, tonumber(ARGV[a + 1]), k + 2 + priorities
+  if is_quiet(past - 1) then
+    local served, usual = pcall(serve_window, KEYS[s + 1], amount, period, a + 1, entries)
+    if not (served and usual) then
+      told = before
       break
     end
-    replies[i] = reply
   else
-    replies[i] = left_to_admit(entries)
+    leave_to_admit(entries)
   end
-  i, a, k = i + 1, a + 3 + entries, last + 2
+  a, k, s = a + 2 + entries, past, s + 1
 end
 
-if i > groups then
+if not ARGV[a] then
   return replies
 end
 
@@ -86,28 +100,31 @@ end
 -- @include limits
 
 local function serve(group, first, entries)
-  local reply = { -1 }
   for e = 1, entries do
     local op, text = read(ARGV[first + e])
-    reply[e + 1] = decide(group, text, op == 'hit')
+    local t = told
+    replies[t + 1], replies[t + 2], replies[t + 3], replies[t + 4], replies[t + 5] = decide(group, text, op == 'hit')
+    told = t + 5
   end
   save(group)
-  return reply
 end
 
-for rest = i, groups do
+while ARGV[a] do
   -- One for all that are configured alike.
   local group = header_of(ARGV[a])
-  local entries, last = tonumber(ARGV[a + 2]), k + 1 + group.priorities
-  local served, reply = false, nil
-  if is_quiet(a, k, last) then
+  local before, entries, past = told, tonumber(ARGV[a + 1]), k + 2 + group.priorities
+  local served = false
+  if is_quiet(past - 1) then
     group.opened = false
     for n, limit in ipairs(group.limits) do
-      limit.group, limit.key, limit.used, limit.dirty = group, KEYS[last + n], 0, false
+      limit.group, limit.key, limit.used, limit.dirty = group, KEYS[s + n], 0, false
     end
-    served, reply = pcall(serve, group, a + 2, entries)
+    served = pcall(serve, group, a + 1, entries)
   end
-  replies[rest] = served and reply or left_to_admit(entries)
-  a, k = a + 3 + entries, last + #group.limits + 1
+  if not served then
+    told = before
+    leave_to_admit(entries)
+  end
+  a, k, s = a + 2 + entries, past, s + #group.limits
 end
 return replies

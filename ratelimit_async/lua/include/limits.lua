@@ -62,6 +62,7 @@ local function save(group)
   end
 end
 
+-- @include verdicts
 -- @include window
 -- @include sliding_window
 -- @include fixed_windows
@@ -174,17 +175,18 @@ local function state_of(group, binds)
   return index, math.max(limit.amount - used_of(limit), 0), reset_of(limit)
 end
 
--- The answer to a check where nobody waits and nothing is paused.
+-- The answer to a check where nobody waits and nothing is paused: the verdict, index, remaining and us to its reset of the
+-- limit that binds, and when it was charged or, where it does not pass, us until it may.
 local function decide(group, text, charges, id)
   local costs = costs_of(text)
-  local allowed, reason, retry, binds, stamp = 1, 'ok', 0, 0, 0
+  local verdict, binds, last = ALLOWED, 0, 0
   if not fits(group, costs) then
-    allowed, reason = 0, 'limit'
-    retry, binds = wait_for(group, costs)
+    verdict = LIMITED
+    last, binds = wait_for(group, costs)
   elseif charges then
     charge(group, text, id)
-    stamp = now
+    last = now
   end
   local index, remaining, reset = state_of(group, binds)
-  return { allowed, reason, index, remaining, retry, reset, stamp }
+  return verdict, index, remaining, reset, last
 end

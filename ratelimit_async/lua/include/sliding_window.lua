@@ -44,9 +44,8 @@ parts.sw = function()
   end
 
   function sliding.save(limit)
-    local bucket = current_bucket(limit.period, limit.newest)
-    save_window(limit.key, limit.period, limit.newest, bucket, limit.total)
-    limit.newest = bucket
+    save_window(limit.key, limit.period, limit.newest, limit.total)
+    limit.newest = current_bucket(limit.period, limit.newest)
   end
 
   -- How much was charged in a bucket, and whether it is there.
@@ -119,7 +118,7 @@ parts.sw = function()
     limit.newest = tonumber(scores[#scores]) or kept
     if #scores > 0 then
       redis.call('ZADD', limit.key, unpack(scores))
-      keep_window(limit.key, limit.period, limit.newest)
+      redis.call('PEXPIRE', limit.key, int(ceil((limit.newest - now + limit.period) / 1000) + 1000))
     end
   end
 

@@ -10,10 +10,24 @@ local function bucket_of(period, at)
   return (floor(at / width) + 1) * width
 end
 
--- The bucket that is filled now. A clock that steps back must not write before the newest: the scores would no longer rise
--- with time.
+local filling = {}
+
+-- The bucket that is filled now, also as it is written, and how long, ms, a window lives that has just been charged: the
+-- same for all windows of a period.
+local function filled_now(period)
+  local one = filling[period]
+  if not one then
+    local bucket = bucket_of(period, now)
+    local life = ceil((bucket - now + period) / 1000) + 1000
+    one = { bucket = bucket, text = format('%d', bucket), life = format('%d', life) }
+    filling[period] = one
+  end
+  return one
+end
+
+-- A clock that steps back must not write before the newest: the scores would no longer rise with time.
 local function current_bucket(period, newest)
-  local bucket = bucket_of(period, now)
+  local bucket = filled_now(period).bucket
   return bucket < newest and newest or bucket
 end
 
@@ -69,14 +83,13 @@ local function window_frees_in(key, period, newest, units)
   return (tonumber(freed[1]) or current_bucket(period, newest)) + period - now
 end
 
-local function keep_window(key, period, newest)
-  call('PEXPIRE', key, int(ceil((newest - now + period) / 1000) + 1000))
-end
-
 -- Writes all that was ever charged, in the bucket that is filled now.
-local function save_window(key, period, newest, bucket, total)
-  call('ZADD', key, int(total), int(bucket))
-  if bucket ~= newest then
-    keep_window(key, period, bucket)
+local function save_window(key, period, newest, total)
+  local one = filled_now(period)
+  if one.bucket > newest then
+    call('ZADD', key, int(total), one.text)
+    call('PEXPIRE', key, one.life)
+  else
+    call('ZADD', key, int(total), int(newest))
   end
 end
