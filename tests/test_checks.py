@@ -30,6 +30,21 @@ if TYPE_CHECKING:
     from ratelimit_async._settings import SettingsArguments
 
 
+async def test_a_key_that_is_paused_hurts_no_others_of_the_same_call(url: str) -> None:
+    limits = {"one": "5/minute", "two": ["5/minute", "9/hour"], "bucket": "5/day token_bucket"}
+    keys = [(name, by) for by in "123" for name in limits]
+    async with RateLimiter(url, limits=limits) as limiter:
+        for name in limits:
+            await limiter.pause(name, by="2")
+        for remaining in (3, 1):
+            decisions = await asyncio.gather(*(limiter.hit(name, by=by) for name, by in keys * 2))
+            told = {(*key, one.reason, one.remaining) for key, one in zip(keys * 2, decisions, strict=True)}
+            paused = {(name, "2", "paused", 5) for name in limits}
+            assert told == paused | {
+                (name, by, "ok", left) for name in limits for by in "13" for left in (remaining, remaining + 1)
+            }
+
+
 async def test_a_hit_takes_and_a_check_only_looks(url: str) -> None:
     async with RateLimiter(url, limits={"a": "2/minute"}) as limiter:
         for remaining in (1, 0):

@@ -23,15 +23,9 @@ MB = 1_000_000
 LONG = RateLimitConfig("1/day", QueueConfig(max_size=10_000))
 
 
-def calls_of(server: RedisServer) -> int:
+def calls_of(server: RedisServer, command: str = "evalsha") -> int:
     stats: Any = server.client.info("commandstats")
-    return int(stats.get("cmdstat_evalsha", {"calls": 0})["calls"])
-
-
-def ranges_of(server: RedisServer) -> int:
-    """How often something of a sorted set was read."""
-    stats: Any = server.client.info("commandstats")
-    return int(stats.get("cmdstat_zrange", {"calls": 0})["calls"])
+    return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
 # ---- memory ----
@@ -200,11 +194,23 @@ async def test_a_check_reads_few_buckets_of_a_full_window_as_they_expire(own_ser
         # Whom `admit` decides about reads no more.
         key.busy = math.inf if waits else 0
         scale.seed(own_server, key.redis[-1].decode(), 800, month, expired=2 / 800)
-        before = ranges_of(own_server)
+        before = calls_of(own_server, "zrange")
         decision = await limiter.hit("a")
         assert 1_000_000 - decision.remaining == 800 - 2 + 1
-        assert ranges_of(own_server) - before <= 3
+        assert calls_of(own_server, "zrange") - before <= 3
         assert own_server.call("ZCARD", key.redis[-1].decode()) == 800 - 2 + 1 + 1
+
+
+@pytest.mark.real_redis
+@pytest.mark.parametrize("limits", ["5/minute", ["5/minute", "9/hour"]])
+async def test_one_command_asks_whether_somebody_waits_for_any_of_many_keys(
+    own_server: RedisServer, limits: str | list[str]
+) -> None:
+    async with RateLimiter(own_server.url, limits={"a": limits}, hooks=[]) as limiter:
+        before = calls_of(own_server, "exists")
+        decisions = await asyncio.gather(*(limiter.hit("a", by=str(n)) for n in range(10)))
+        assert [decision.remaining for decision in decisions] == [4] * 10
+        assert calls_of(own_server, "exists") - before == 1
 
 
 @pytest.mark.real_redis
