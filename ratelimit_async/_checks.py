@@ -50,7 +50,7 @@ class Checks:
                 decision = await self._remember(self._scripts.hit, key, costs)
             else:
                 reply = await self._scripts.hit(key, costs)
-                if self._scripts.is_left(key, reply):
+                if self._scripts.asks_again(key, reply):
                     reply = await self._scripts.hit(key, costs)
                 decision = self._scripts.decision(key, reply)
         except RedisUnavailable as error:
@@ -83,7 +83,7 @@ class Checks:
 
     async def _ask(self, ask: Ask, key: Key, costs: Mapping[str, int]) -> Decision:
         reply = await ask(key, costs)
-        if self._scripts.is_left(key, reply):
+        if self._scripts.asks_again(key, reply):
             reply = await ask(key, costs)
         return self._scripts.decision(key, reply)
 

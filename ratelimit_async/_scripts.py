@@ -169,7 +169,7 @@ class Scripts:
         executor.head = (client, int(client_lease * 1e6), int(driver_lease * 1e6), channels)
 
     def hit(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
-        """Charge now or not at all; the reply is for `decision`, unless it `is_left` to ask again."""
+        """Charge now or not at all; the reply is for `decision`, unless it `asks_again`."""
         return self._executor.call(_script_for(key), key, (f"hit {_text(key, costs)}",), replayable=False)
 
     def check(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
@@ -177,8 +177,8 @@ class Scripts:
         return self._executor.call(_script_for(key), key, (f"check {_text(key, costs)}",))
 
     @staticmethod
-    def is_left(key: Key, reply: Sequence[int]) -> bool:
-        """Whether `quick` left a key to `admit`, which then is asked for some time."""
+    def asks_again(key: Key, reply: Sequence[int]) -> bool:
+        """Whether to ask once more: `quick` left the key to `admit`, which is asked for some time then."""
         left = reply[0] >= len(_REASONS)
         if left:
             key.busy = max(key.busy, _BUSY)
