@@ -329,31 +329,23 @@ class Executor:
             call.fail(error.copy())
 
     def _deliver(self, batch: list[Call], reply: list[list[Any] | bytes | Exception]) -> None:
-        if not batch[0].script.grouped:
-            if not batch[0].future.done():
-                batch[0].future.set_result(reply)
+        script = batch[0].script
+        if not script.grouped:
+            _tell(batch, [reply])
             return
-        if batch[0].script.lean:
-            self._deliver_lean(batch, reply)
+        if script.lean:
+            # All in a row, whatever their keys; five numbers each.
+            _tell(batch, zip(*[iter(reply)] * 5, strict=True))
             return
         for calls, result in zip(groups_of(batch), reply, strict=True):
             if not isinstance(result, list):
                 text = result.decode(errors="replace") if isinstance(result, bytes) else str(result)
                 self._refuse(calls, self._source.failure(text))
                 continue
-            for call, value in zip(calls, result[1:], strict=True):
-                if not call.future.done():
-                    call.future.set_result(value)
+            _tell(calls, result[1:])
             key = calls[0].key
             if result[0] >= 0 and key is not None:
                 self.on_next(key, result[0] / 1e6)
-
-    @staticmethod
-    def _deliver_lean(batch: list[Call], reply: list[Any]) -> None:
-        # All in a row, whatever their keys; five numbers each.
-        for call, value in zip(batch, zip(*[iter(reply)] * 5, strict=True), strict=True):
-            if not call.future.done():
-                call.future.set_result(value)
 
     async def _watch(self) -> None:
         """Notice a server that takes calls and never answers."""
@@ -426,6 +418,12 @@ class Executor:
     def _take_all(self) -> list[Call]:
         flying = [call for flight in self._flying for call in flight.batch]
         return [*self._backlog.take(), *self._unloaded, *flying]
+
+
+def _tell(calls: list[Call], replies: Iterable[Any]) -> None:
+    for call, reply in zip(calls, replies, strict=True):
+        if not call.future.done():
+            call.future.set_result(reply)
 
 
 def _loading(scripts: Iterable[Script]) -> bytes:

@@ -108,21 +108,22 @@ class Key:
         # For how many checks more somebody is taken to wait. What runs is counted by one script only.
         self.busy: float = math.inf if config.holds else 0
         self.forget_denial()
-        names = [f"{base}{part}" for part in (*"dcrhw", f"a:{self._client}", *"lp")]
-        names += [f"{base}q{level}" for level in range(queue.priorities)]
+        signs = [f"{base}{part}" for part in (*"lp", *(f"q{level}" for level in range(queue.priorities)))]
+        states: list[str] = []
         promote = int((queue.max_wait_before_promotion or 0) * 1e6)
         header: list[str | int] = [queue.priorities, queue.max_size, queue.overflow, promote, int(config.denial_cache)]
         for limit, slot in zip(config.limits, config.slots, strict=True):
             kind = KINDS[limit.algorithm]
             if kind != "cc":
                 # Neither amount nor period is in the name, so that what is counted outlives a change of either.
-                names.append(f"{base}{kind}:{limit.unit}:{slot}")
+                states.append(f"{base}{kind}:{limit.unit}:{slot}")
             header += [kind + ("+" if limit.count_from == "finish" else ""), limit.unit, *_numbers(limit)]
-        self.redis = tuple(name.encode() for name in names)
+        # What is there where somebody waits, is granted or has paused it; and what is counted.
+        self.signs = tuple(name.encode() for name in signs)
+        self.states = tuple(name.encode() for name in states)
+        others = (f"{base}{part}".encode() for part in (*"dcrhw", f"a:{self._client}"))
+        self.redis = (*others, *self.signs, *self.states)
         self.header = " ".join(map(str, header)).encode()
-        # For the script that needs no more: what is there where somebody waits or has paused it, and what is counted.
-        past = names.index(f"{base}q{queue.priorities - 1}") + 1
-        self.signs, self.states = self.redis[6:past], self.redis[past:]
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
         self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.limits if limit.period)])
 

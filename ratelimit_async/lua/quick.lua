@@ -2,7 +2,7 @@
 -- KEYS:    per group: leases, pause, one queue per priority; after all of these, per group: one state per limit
 -- ARGV:    the number of the former; per group its header as in include/prelude.lua, the number of its entries, and these:
 --          'op costs', op: hit, check
--- Reply:   as decide gives them, five numbers for each entry, one after another whatever their group; LEFT and four more
+-- Reply:   as decide gives them, five numbers for each entry, one after another whatever their group; five times LEFT
 --          for each entry of a group that admit.lua has to look at: somebody waits, or may have to; it is paused for itself,
 --          or its state is nothing that can be read
 -- Cost:    O(log 800) per limit and entry
@@ -14,10 +14,10 @@
 local replies, told = { 0, 0, 0, 0, 0 }, 0
 
 local function leave_to_admit(entries)
-  for _ = 1, entries do
-    replies[told + 1], replies[told + 2], replies[told + 3] = LEFT, 0, 0
-    replies[told + 4], replies[told + 5] = 0, 0
-    told = told + 5
+  local before = told
+  told = told + 5 * entries
+  for n = before + 1, told do
+    replies[n] = LEFT
   end
 end
 

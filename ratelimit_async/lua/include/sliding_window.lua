@@ -44,8 +44,7 @@ parts.sw = function()
   end
 
   function sliding.save(limit)
-    save_window(limit.key, limit.period, limit.newest, limit.total)
-    limit.newest = current_bucket(limit.period, limit.newest)
+    limit.newest = save_window(limit.key, limit.period, limit.newest, limit.total)
   end
 
   -- How much was charged in a bucket, and whether it is there.
@@ -118,7 +117,7 @@ parts.sw = function()
     limit.newest = tonumber(scores[#scores]) or kept
     if #scores > 0 then
       redis.call('ZADD', limit.key, unpack(scores))
-      redis.call('PEXPIRE', limit.key, int(ceil((limit.newest - now + limit.period) / 1000) + 1000))
+      redis.call('PEXPIRE', limit.key, life_of(limit.period, limit.newest))
     end
   end
 

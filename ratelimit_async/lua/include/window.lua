@@ -10,16 +10,20 @@ local function bucket_of(period, at)
   return (floor(at / width) + 1) * width
 end
 
+-- ms for which a window is kept whose newest bucket this is.
+local function life_of(period, bucket)
+  return format('%d', ceil((bucket - now + period) / 1000) + 1000)
+end
+
 local filling = {}
 
--- The bucket that is filled now, also as it is written, and how long, ms, a window lives that has just been charged: the
--- same for all windows of a period.
+-- The bucket that is filled now, also as it is written, and the life of a window in which it is the newest: the same for
+-- all windows of a period.
 local function filled_now(period)
   local one = filling[period]
   if not one then
     local bucket = bucket_of(period, now)
-    local life = ceil((bucket - now + period) / 1000) + 1000
-    one = { bucket = bucket, text = format('%d', bucket), life = format('%d', life) }
+    one = { bucket = bucket, text = format('%d', bucket), life = life_of(period, bucket) }
     filling[period] = one
   end
   return one
@@ -83,13 +87,14 @@ local function window_frees_in(key, period, newest, units)
   return (tonumber(freed[1]) or current_bucket(period, newest)) + period - now
 end
 
--- Writes all that was ever charged, in the bucket that is filled now.
+-- Writes all that was ever charged, in the bucket that is filled now; gives that.
 local function save_window(key, period, newest, total)
   local one = filled_now(period)
   if one.bucket > newest then
     call('ZADD', key, int(total), one.text)
     call('PEXPIRE', key, one.life)
-  else
-    call('ZADD', key, int(total), int(newest))
+    return one.bucket
   end
+  call('ZADD', key, int(total), int(newest))
+  return newest
 end
