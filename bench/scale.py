@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from redis.crc import key_slot
 
 from bench.measure import Calls, Cost, Meter, closed_loop, memory_of, slow_log
+from bench.windows import rows_of, window_of
 from ratelimit_async import QueueConfig, RateLimitConfig, RateLimiter, Ticket
 from ratelimit_async._scripts import ALL
 from tests.servers import RedisServer
@@ -40,20 +41,23 @@ def _limit(algorithm: str, amount: int, seconds: float) -> str:
 
 
 def seed(server: RedisServer, key: str, hits: int, seconds: int, *, expired: float = 0.0) -> None:
-    """Write a sliding window that looks as if so many hits were spread evenly over it; a share of it has expired."""
+    """Write a sliding window that looks as if so many hits were spread evenly over it; a share of it has expired.
+
+    The newest bucket has not, unless the share is 2 or more.
+    """
     width = seconds * 1250
     buckets = min(hits, 800)
     now_s, now_us = server.call("TIME")
     newest = (int(now_s) * 1_000_000 + int(now_us)) // width * width
     shift = int(800 * expired) * width
-    members: list[str | int] = []
-    for n in range(buckets):
-        members += [hits * (n + 1) // buckets, newest - shift - (buckets - 1 - n) * (800 // buckets) * width]
-    if expired:
+    rows = [
+        (newest - shift - (buckets - 1 - n) * (800 // buckets) * width, hits * (n + 1) // buckets)
+        for n in range(buckets)
+    ]
+    if 0 < expired < 2:
         # The newest still counts: the window is not simply forgotten.
-        members[-1] = newest
-    server.call("DEL", key)
-    server.call("ZADD", key, *members)
+        rows[-1] = newest, rows[-1][1]
+    server.call("SET", key, window_of(rows))
 
 
 async def lua_per_check(
@@ -115,8 +119,6 @@ async def expiry_at_once(server: RedisServer, repetitions: int = 11) -> tuple[fl
         for _ in range(repetitions):
             for figures, expired in zip(found, (1.0, 2.0), strict=True):
                 seed(server, key, 100_000, 60, expired=expired)
-                if expired > 1:
-                    server.call("ZREMRANGEBYRANK", key, -1, -1)
                 with meter.running():
                     await limiter.hit("bench")
                 figures.append(meter.cost.scripts * 1e3)
@@ -365,10 +367,10 @@ async def settled(server: RedisServer, buckets: int, grants: int = 32) -> list[C
     async with RateLimiter(server.url, limits={"bench": "1000000/hour"}, hooks=[]) as limiter:
         held = await asyncio.gather(*(limiter.acquire("bench", cost=10) for _ in range(grants)))
         key = limiter._key_of("bench", None).redis[-1].decode()
-        (newest, total), *_ = server.client.zrange(key, -1, -1, withscores=True)
-        later = {str(int(newest) + 4_500_000 * (n + 1)): total + n + 1 for n in range(buckets)}
-        if later:
-            server.client.zadd(key, later)
+        rows = rows_of(server.client.execute_command("GET", key, NEVER_DECODE=True))
+        newest, total = rows[-1]
+        rows += [(newest + 4_500_000 * (n + 1), total + n + 1) for n in range(buckets)]
+        server.client.set(key, window_of(rows))
         with slow_log(server, found):
             await asyncio.gather(*(grant.settle(5) for grant in held))
     return found

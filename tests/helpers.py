@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis.asyncio
 
+from bench.windows import rows_of
 from ratelimit_async._connection import embedded_server
 
 if TYPE_CHECKING:
@@ -90,3 +91,9 @@ async def is_paused(limiter: RateLimiter, name: str) -> bool:
 
 async def depth_is(limiter: RateLimiter, name: str, n: int) -> bool:
     return (await limiter.status(name)).queue.depth == n
+
+
+async def rows_at(client: redis.asyncio.Redis, key: str) -> list[tuple[int, int]]:
+    """Read a sliding window: each bucket's end, us, and what was ever charged up to it."""
+    window: bytes | None = await client.execute_command("GET", key, NEVER_DECODE=True)
+    return rows_of(window) if window else []

@@ -33,7 +33,7 @@ ALLOWED = {word[1:] for word in LINE.split() if word.startswith("+")}
 # What is sent beside scripts: on connecting, while idle, and to look around.
 PLAIN = {"evalsha", "script|load", "subscribe", "ping", "info", "scan", "wait"}
 LUA = Path(ratelimit_async.__file__).parent / "lua"
-BY_SCRIPTS = ("time", "zadd", "pexpire", "exists", "llen", "lrange", "rpush", "publish")
+BY_SCRIPTS = ("time", "getrange", "setrange", "zadd", "pexpire", "exists", "llen", "lrange", "rpush", "publish")
 TROUBLE = (Disconnected, Failed, Misconfigured, Restarted)
 
 

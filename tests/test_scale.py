@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench import scale
+from bench.windows import rows_of, window_of
 from ratelimit_async import QueueConfig, RateLimitConfig, RateLimiter
-from tests.helpers import client_of, depth_is, eventually, number
+from tests.helpers import client_of, depth_is, eventually, number, rows_at
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -157,10 +158,10 @@ async def test_what_many_calls_give_back_at_once_is_taken_off_where_each_was_cha
             buckets[end] = buckets.get(end, 0) + cost
         async with client_of(url) as client:
             (state,) = [key async for key in client.scan_iter() if ":sw:" in key]
-            members = await client.zrange(state, 0, -1, withscores=True)
+            rows = await rows_at(client, state)
         counted, before = {}, 0
-        for end, score in members:
-            counted[int(end)], before = int(score) - before, int(score)
+        for end, total in rows:
+            counted[end], before = total - before, total
         assert {end: cost for end, cost in counted.items() if cost} == {e: c for e, c in buckets.items() if c}
         assert math.ceil(period / 800) == width
 
@@ -170,18 +171,20 @@ async def test_a_window_whose_buckets_expired_together_counts_what_is_left(url: 
         await limiter.hit("a")
         state = limiter._key_of("a", None).redis[-1].decode()
         async with client_of(url) as client:
-            ((newest, _),) = await client.zrange(state, 0, -1, withscores=True)
+            ((newest, _),) = await rows_at(client, state)
             for expired in (*range(1, 12), 63, 64, 65, 200, 700):
                 for alive in (1, 2, 7):
-                    await client.delete(state)
-                    old = [int(newest) - 70_000_000 - 60_000 * n for n in range(expired)]
-                    new = [int(newest) - 60_000 * n for n in range(alive)]
+                    old = [newest - 70_000_000 - 60_000 * n for n in range(expired)]
+                    new = [newest - 60_000 * n for n in range(alive)]
                     ends = sorted(old + new)
-                    await client.zadd(state, {str(end): n + 1 for n, end in enumerate(ends)})
+                    await client.set(state, window_of((end, n + 1) for n, end in enumerate(ends)))
                     decision = await limiter.hit("a")
                     assert 1_000_000 - decision.remaining == alive + 1
-                    # Of the expired, the newest stays, to count from.
-                    assert await client.zcard(state) in (alive + 1, alive + 2)
+                    # They go many at once; of these, the newest stays, to count from.
+                    rows = await rows_at(client, state)
+                    begins = rows[-1][0] > newest
+                    cut = begins and expired > 16 and 4 * expired > expired + alive
+                    assert len(rows) == (1 if cut else expired) + alive + begins
 
 
 @pytest.mark.real_redis
@@ -194,11 +197,13 @@ async def test_a_check_reads_few_buckets_of_a_full_window_as_they_expire(own_ser
         # Whom `admit` decides about reads no more.
         key.busy = math.inf if waits else 0
         scale.seed(own_server, key.redis[-1].decode(), 800, month, expired=2 / 800)
-        before = calls_of(own_server, "zrange")
+        before = calls_of(own_server, "getrange")
         decision = await limiter.hit("a")
         assert 1_000_000 - decision.remaining == 800 - 2 + 1
-        assert calls_of(own_server, "zrange") - before <= 3
-        assert own_server.call("ZCARD", key.redis[-1].decode()) == 800 - 2 + 1 + 1
+        assert calls_of(own_server, "getrange") - before <= 2
+        # They go many at once.
+        rows = rows_of(own_server.client.execute_command("GET", key.redis[-1], NEVER_DECODE=True))
+        assert len(rows) == 800 + 1
 
 
 @pytest.mark.real_redis
@@ -213,15 +218,37 @@ async def test_one_command_asks_whether_somebody_waits_for_any_of_many_keys(
         assert calls_of(own_server, "exists") - before == 1
 
 
+@pytest.mark.parametrize("way", ["alone", "beside another", "given back"])
+async def test_a_window_that_goes_on_for_ever_counts_each_unit(url: str, way: str) -> None:
+    limits = ["1000000 tokens per 60 seconds", *(["1000000/hour"] if way == "beside another" else [])]
+    async with RateLimiter(url, limits={"a": limits}, hooks=[]) as limiter, client_of(url) as client:
+        await limiter.hit("a", cost={"tokens": 1})
+        key = limiter._key_of("a", None)
+        state = key.states[0].decode()
+        ((newest, _),) = await rows_at(client, state)
+        # From there on doubles lose units.
+        base = 2**53 - 10
+        rows = [(newest - 61_000_000, base), (newest - 1_000_000, base + 3), (newest, base + 5)]
+        await client.set(state, window_of(rows))
+        if way == "given back":
+            grants = [await limiter.acquire("a", cost={"tokens": 1}) for _ in range(20)]
+            await asyncio.gather(*(grant.refund() for grant in grants[5:]))
+        else:
+            for _ in range(5):
+                await limiter.hit("a", cost={"tokens": 1})
+        assert (await limiter.status("a")).limits[0].used == 5 + 5
+        assert (await rows_at(client, state))[-1][1] == 5 + 5
+
+
 @pytest.mark.real_redis
 async def test_a_full_window_takes_less_than_a_tenth_of_a_megabyte(redis_url: str) -> None:
     async with RateLimiter(redis_url, limits={"a": "1000000/day"}, hooks=[]) as limiter, client_of(redis_url) as client:
         await limiter.hit("a")
         state = limiter._key_of("a", None).redis[-1].decode()
-        ((newest, _),) = await client.zrange(state, 0, -1, withscores=True)
+        ((newest, _),) = await rows_at(client, state)
         width = math.ceil(86_400_000_000 / 800)
-        # One of its buckets is in use, and of those that have expired the newest.
-        await client.zadd(state, {str(int(newest) - n * width): 1_000_000 - 12 * n for n in range(801)})
+        # One of its buckets is in use; of the others as many have expired as may stay.
+        await client.set(state, window_of((newest - n * width, 1_000_000 - 12 * n) for n in reversed(range(800 + 265))))
         await limiter.hit("a")
-        assert await client.zcard(state) == 801
+        assert len(await rows_at(client, state)) == 800 + 265
         assert await client.memory_usage(state, samples=0) < 100_000

@@ -21,12 +21,20 @@ local function leave_to_admit(entries)
   end
 end
 
+-- One for all: what a key's limit holds, while it is served.
+local window = {}
+
 -- The usual limit is one sliding window of requests. It is decided by this and window.lua alone: making the parts that
 -- other limits need takes longer than that. Gives true, but nothing where an entry is not usual.
 local function serve_window(key, amount, period, first, entries)
-  local base, total, newest = open_window(key, period)
-  local used, before, asked, frees = total - base, total, nil, nil
-  local reset = used > 0 and newest + period - now or 0
+  open_window(window, key, period)
+  local total = window.total
+  -- Such a one has to begin anew.
+  if total > MOST_EXACT / 2 then
+    return
+  end
+  local used, asked, frees = total - window.base, nil, nil
+  local reset = used > 0 and window.newest + period - now or 0
   for e = first + 1, first + entries do
     local entry, charges, cost = ARGV[e], true, 1
     if entry ~= 'hit -' then
@@ -40,12 +48,12 @@ local function serve_window(key, amount, period, first, entries)
     local missing = used + cost - amount
     if missing > 0 then
       if missing ~= asked then
-        asked, frees = missing, window_frees_in(key, period, newest, base + missing)
+        asked, frees = missing, window_frees_in(window, key, period, missing)
       end
       verdict, rest = LIMITED, frees
     elseif charges then
-      if total == before then
-        reset = current_bucket(period, newest) + period - now
+      if total == window.total then
+        reset = current_bucket(period, window.newest) + period - now
       end
       used, total, rest = used + cost, total + cost, now
     end
@@ -53,8 +61,9 @@ local function serve_window(key, amount, period, first, entries)
     replies[told + 4], replies[told + 5] = reset, rest
     told = told + 5
   end
-  if total > before then
-    save_window(key, period, newest, total)
+  if total > window.total then
+    window.total = total
+    save_window(window, key, period)
   end
   return true
 end

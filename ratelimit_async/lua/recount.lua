@@ -11,7 +11,9 @@
 return run(1, function(group)
   redis.call('ZREMRANGEBYSCORE', group.held, '-inf', '0')
   for _, limit in ipairs(limits_of(group)) do
-    if limit.key and limit.used > 0 then
+    if limit.used > 0 and limit.does.keep then
+      limit.does.keep(limit)
+    elseif limit.used > 0 and limit.key then
       redis.call('PEXPIRE', limit.key, int(math.ceil(limit.does.reset_in(limit) / 1000) + 1000))
     end
   end

@@ -9,8 +9,9 @@
 --          window before charged; how long a window is, us, 0: it does not say}}
 -- Cost:    O(queues * log(waiting)^2)
 
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+-- @include clock
+-- @include window
+
 local levels = tonumber(ARGV[1])
 
 local function since(queue, index)
@@ -44,10 +45,16 @@ end
 
 local kinds = {}
 
--- Scores are sums of all that was charged: the first shows whether they began anew.
+-- The first row, or the newest of those that have expired: what it says shows whether the window began anew.
 function kinds.sw(key)
-  local first, last = redis.call('ZRANGE', key, '0', '0', 'WITHSCORES'), redis.call('ZRANGE', key, '-1', '-1', 'WITHSCORES')
-  return { tonumber(last[2] or 0), tonumber(first[1] or 0), tonumber(first[2] or 0), 0, 0 }
+  local window = {}
+  read_window(window, key)
+  if window.rows == 0 then
+    return { 0, 0, 0, 0, 0 }
+  end
+  local row = math.max(window.expired, 1)
+  local first, base = unpacked(ROW, rows_of(key, row, row), 1)
+  return { window.total, first, base, 0, 0 }
 end
 
 function kinds.fw(key)

@@ -4,7 +4,7 @@ parts.sw = function()
   local sliding = {}
 
   function sliding.open(limit)
-    limit.base, limit.total, limit.newest = open_window(limit.key, limit.period)
+    open_window(limit, limit.key, limit.period)
     limit.used = limit.total - limit.base
   end
 
@@ -16,7 +16,7 @@ parts.sw = function()
     if limit.shifts then
       sliding.save_shifts(limit)
     end
-    return window_frees_in(limit.key, limit.period, limit.newest, limit.base + units)
+    return window_frees_in(limit, limit.key, limit.period, units)
   end
 
   -- What passes now passes again a period later, so demand beyond the amount waits so many whole periods more.
@@ -44,20 +44,25 @@ parts.sw = function()
   end
 
   function sliding.save(limit)
-    limit.newest = save_window(limit.key, limit.period, limit.newest, limit.total)
-  end
-
-  -- How much was charged in a bucket, and whether it is there.
-  local function charged_in(limit, bucket)
-    local rank = redis.call('ZRANK', limit.key, int(bucket))
-    if not rank then
-      return 0
+    if limit.total > MOST_EXACT / 2 then
+      limit.shifts = {}
+      sliding.save_shifts(limit)
     end
-    local two = redis.call('ZRANGE', limit.key, math.max(rank - 1, 0), rank, 'WITHSCORES')
-    return two[4] and two[4] - two[2] or tonumber(two[2])
+    save_window(limit, limit.key, limit.period)
   end
 
-  -- What was counted at `stamp` and is still there bounds what is taken off. Kept in memory: buckets after it have to be
+  -- After a change of configuration: for as long as it counts now.
+  function sliding.keep(limit)
+    limit.kept = 0
+    write_window(limit, limit.key, limit.period)
+  end
+
+  local function charged_in(limit, bucket)
+    local _, before, found, total = find_row(limit, limit.key, 1, bucket)
+    return found == bucket and total - before or 0
+  end
+
+  -- What was counted at `stamp` and is still there bounds what is taken off. Kept in memory: rows after it have to be
   -- changed one by one, which is done once for all that a call shifts.
   function sliding.shift(limit, stamp, delta)
     local bucket = bucket_of(limit.period, stamp)
@@ -77,47 +82,41 @@ parts.sw = function()
   end
 
   function sliding.save_shifts(limit)
-    local order, scores = {}, {}
-    for bucket in pairs(limit.shifts) do
-      order[#order + 1] = bucket
-    end
-    table.sort(order)
-    -- From the bucket before the first that changes, which stays as it is.
-    local rank = redis.call('ZRANK', limit.key, int(order[1])) or 1
-    local members = redis.call('ZRANGE', limit.key, math.max(rank - 1, 0), '-1', 'WITHSCORES')
-    local i, before, shifted, kept, kept_score = 1, 0, 0, 0, '0'
-    for n = 1, #order + 1 do
-      local bucket = order[n]
-      while members[i] and (not bucket or tonumber(members[i]) < bucket) do
-        before = tonumber(members[i + 1])
-        if n == 1 then
-          kept, kept_score = tonumber(members[i]), int(before)
-        else
-          scores[#scores + 1] = int(before + shifted)
-          scores[#scores + 1] = members[i]
-        end
-        i = i + 2
-      end
-      if bucket then
-        shifted = shifted + limit.shifts[bucket]
-        if members[i] and tonumber(members[i]) == bucket then
-          before = tonumber(members[i + 1])
-          i = i + 2
-        end
-        scores[#scores + 1] = int(before + shifted)
-        scores[#scores + 1] = int(bucket)
-      end
-    end
+    local charged, buckets, total = limit.shifts, {}, limit.base
     limit.shifts = nil
-    -- Newest buckets that were emptied go: what is left decides when the window is unused again.
-    while #scores > 0 and scores[#scores - 1] == (scores[#scores - 3] or kept_score) do
-      redis.call('ZREM', limit.key, table.remove(scores))
-      table.remove(scores)
+    -- Of those that have expired the newest stays, to count from.
+    local first = math.max(limit.expired, 1)
+    local text = rows_of(limit.key, first, limit.rows)
+    local rows = { string.sub(text, 1, 16 * (limit.expired - first + 1)) }
+    for at = #rows[1] + 1, 16 * (limit.rows - first + 1), 16 do
+      local bucket, sum = unpacked(ROW, text, at)
+      charged[bucket] = (charged[bucket] or 0) + sum - total
+      total = sum
     end
-    limit.newest = tonumber(scores[#scores]) or kept
-    if #scores > 0 then
-      redis.call('ZADD', limit.key, unpack(scores))
-      redis.call('PEXPIRE', limit.key, life_of(limit.period, limit.newest))
+    for bucket, units in pairs(charged) do
+      if units ~= 0 then
+        buckets[#buckets + 1] = bucket
+      end
+    end
+    table.sort(buckets)
+    -- So that sums stay exact, however long a window goes on.
+    if #buckets == 0 or total > MOST_EXACT / 2 then
+      limit.total, limit.base, limit.expired, rows[1] = limit.total - limit.base, 0, 0, ''
+    end
+    total = limit.base
+    for n, bucket in ipairs(buckets) do
+      total = total + charged[bucket]
+      rows[n + 1] = packed(ROW, bucket, total)
+    end
+    limit.newest, limit.written, limit.oldest = buckets[#buckets] or 0, total, buckets[1] or 0
+    limit.expired = math.min(limit.expired, 1)
+    limit.rows = #buckets + limit.expired
+    if #buckets == 0 then
+      redis.call('DEL', limit.key)
+    else
+      -- The newest one's is written with the tail.
+      rows[#rows] = nil
+      write_window(limit, limit.key, limit.period, table.concat(rows))
     end
   end
 

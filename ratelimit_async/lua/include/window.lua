@@ -1,100 +1,166 @@
--- What a sliding window is in Redis. A sorted set: member = end of a bucket, us; score = all that was ever charged up to
--- its end. Charges of one bucket share a member, so a window holds at most 800 (and the newest expired one, from which
--- counting starts).
+-- What a sliding window is in Redis. A string of whole numbers, eight bytes each. Of each bucket in which something was
+-- charged it has a row, oldest first: the bucket's end, us, and all that was ever charged up to it. Behind the newest
+-- bucket's row is the tail: the end of the oldest bucket that counts, all that was charged before it, until when Redis
+-- keeps the window, us, how many rows have expired, and how many there are. So most checks need one read, and one
+-- write, however much a window holds.
 
--- So that a window takes less than 0.1 MB.
+-- So that capacity comes back in time, and a window stays small.
 local BUCKETS = 800
+local ROW, ROW_AND_TAIL = '>I8I8', '>I8I8I8I8I8I8I8'
+
+-- It is part of Redis, but not of fakeredis.
+local struct = struct
+if not struct then
+  struct = {}
+
+  function struct.pack(_, ...)
+    local bytes = {}
+    for n, number in ipairs({ ... }) do
+      for place = 8 * n, 8 * n - 7, -1 do
+        bytes[place] = string.char(number % 256)
+        number = floor(number / 256)
+      end
+    end
+    return table.concat(bytes)
+  end
+
+  function struct.unpack(form, text, at)
+    local numbers = {}
+    for n = 1, (#form - 1) / 2 do
+      numbers[n] = 0
+      for place = at + 8 * n - 8, at + 8 * n - 1 do
+        numbers[n] = numbers[n] * 256 + string.byte(text, place)
+      end
+    end
+    return unpack(numbers)
+  end
+end
+local packed, unpacked = struct.pack, struct.unpack
 
 local function bucket_of(period, at)
   local width = ceil(period / BUCKETS)
   return (floor(at / width) + 1) * width
 end
 
--- ms for which a window is kept whose newest bucket this is.
-local function life_of(period, bucket)
-  return format('%d', ceil((bucket - now + period) / 1000) + 1000)
-end
-
+-- By period: the bucket that is filled now.
 local filling = {}
 
--- The bucket that is filled now, also as it is written, and the life of a window in which it is the newest: the same for
--- all windows of a period.
-local function filled_now(period)
-  local one = filling[period]
-  if not one then
-    local bucket = bucket_of(period, now)
-    one = { bucket = bucket, text = format('%d', bucket), life = life_of(period, bucket) }
-    filling[period] = one
-  end
-  return one
-end
-
--- A clock that steps back must not write before the newest: the scores would no longer rise with time.
+-- A clock that steps back must not write before the newest: rows would no longer rise with time.
 local function current_bucket(period, newest)
-  local bucket = filled_now(period).bucket
+  local bucket = filling[period]
+  if not bucket then
+    bucket = bucket_of(period, now)
+    filling[period] = bucket
+  end
   return bucket < newest and newest or bucket
 end
 
--- Of those that have expired, the first two among them, drops all but the newest; gives its score. Mostly these are all:
--- however many there are, it looks at few.
-local function drop_expired(key, period, base)
-  local last, alive = 1, 2
-  local function is_expired(rank)
-    local one = call('ZRANGE', key, rank, rank, 'WITHSCORES')
-    if one[1] and tonumber(one[1]) + period <= now then
-      last, base = rank, one[2]
-      return true
-    end
-    alive = rank
-  end
-  while is_expired(alive) do
-    alive = alive * 2
-  end
-  while alive - last > 1 do
-    is_expired(floor((last + alive) / 2))
-  end
-  call('ZREMRANGEBYRANK', key, '0', last - 1)
-  return base
+local function rows_of(key, from, to)
+  return call('GETRANGE', key, format('%d', 16 * from - 16), format('%d', 16 * to - 1))
 end
 
--- What was charged before the window, what was ever charged, and the newest bucket; 0, 0, 0 where nothing counts.
-local function open_window(key, period)
-  local oldest = call('ZRANGE', key, '0', '1', 'WITHSCORES')
-  if not oldest[1] then
-    return 0, 0, 0
+-- The first row that counts and whose end (column 1) or total (column 2) is at least so much: its number, and the total
+-- of the row before; its end and total, but nothing behind all rows.
+local function find_row(window, key, column, least)
+  local from, last = window.expired + 1, window.rows
+  local to = from + 3 < last and from + 3 or last
+  -- Mostly it is one of the first.
+  local text = rows_of(key, from, to)
+  if to < last and unpacked('>I8', text, 41 + 8 * column) < least then
+    to = last
+    text = rows_of(key, from, to)
   end
-  local newest, base = oldest, 0
-  if oldest[3] then
-    newest = call('ZRANGE', key, '-1', '-1', 'WITHSCORES')
-  end
-  local last = tonumber(newest[1])
-  if last + period <= now then
-    call('DEL', key)
-    return 0, 0, 0
-  elseif tonumber(oldest[1]) + period <= now then
-    -- Of those that have expired the newest stays, to count from.
-    base = oldest[2]
-    if tonumber(oldest[3]) + period <= now then
-      base = drop_expired(key, period, oldest[4])
+  local low, high = from, to + 1
+  while low < high do
+    local middle = floor((low + high) / 2)
+    if unpacked('>I8', text, 16 * (middle - from) + 8 * column - 7) < least then
+      low = middle + 1
+    else
+      high = middle
     end
   end
-  return tonumber(base), tonumber(newest[2]), last
+  local before = low > from and unpacked('>I8', text, 16 * (low - from) - 7) or window.base
+  if low > last then
+    return low, before
+  end
+  return low, before, unpacked(ROW, text, 16 * (low - from) + 1)
+end
+
+-- Reads a window: the tail's numbers, `newest` bucket, and what was ever charged, as it is `written` and in `total`. All
+-- are 0 where nothing is there.
+local function read_window(window, key)
+  local text, newest, total = call('GETRANGE', key, '-56', '-1'), 0, 0
+  if #text == 56 then
+    newest, total, window.oldest, window.base, window.kept, window.expired, window.rows = unpacked(ROW_AND_TAIL, text, 1)
+  else
+    window.oldest, window.base, window.kept, window.expired, window.rows = 0, 0, 0, 0, 0
+  end
+  window.newest, window.written, window.total = newest, total, total
+  if text ~= '' and (#text < 56 or window.rows > 2 * BUCKETS) then
+    error('WRONGTYPE ' .. key .. ' holds something else than a sliding window')
+  end
+end
+
+-- The same, of what still counts.
+local function open_window(window, key, period)
+  read_window(window, key)
+  if window.newest + period <= now then
+    window.newest, window.written, window.total = 0, 0, 0
+    window.oldest, window.base, window.kept, window.expired, window.rows = 0, 0, 0, 0, 0
+  elseif window.oldest + period <= now then
+    local row, before, bucket = find_row(window, key, 1, now - period + 1)
+    window.expired, window.base, window.oldest = row - 1, before, bucket
+  end
 end
 
 -- us until all has expired that was charged before the window and so many units after.
-local function window_frees_in(key, period, newest, units)
-  local freed = call('ZRANGEBYSCORE', key, int(units), '+inf', 'LIMIT', '0', '1')
-  return (tonumber(freed[1]) or current_bucket(period, newest)) + period - now
+local function window_frees_in(window, key, period, units)
+  local _, _, bucket = find_row(window, key, 2, window.base + units)
+  return (bucket or current_bucket(period, window.newest)) + period - now
 end
 
--- Writes all that was ever charged, in the bucket that is filled now; gives that.
-local function save_window(key, period, newest, total)
-  local one = filled_now(period)
-  if one.bucket > newest then
-    call('ZADD', key, int(total), one.text)
-    call('PEXPIRE', key, one.life)
-    return one.bucket
+-- Writes the newest bucket's row and the tail; with `rows`, these before them.
+local function write_window(window, key, period, rows)
+  local life
+  -- Kept for longer than it counts, so that few charges have to prolong it.
+  if rows or window.kept < window.newest + period then
+    window.kept = window.newest + floor(period * 17 / 16)
+    life = format('%d', ceil((window.kept - now) / 1000) + 1000)
   end
-  call('ZADD', key, int(total), int(newest))
-  return newest
+  local text = packed(
+    ROW_AND_TAIL,
+    window.newest,
+    window.written,
+    window.oldest,
+    window.base,
+    window.kept,
+    window.expired,
+    window.rows
+  )
+  if rows then
+    call('SET', key, rows .. text, 'PX', life)
+  else
+    call('SETRANGE', key, format('%d', 16 * window.rows - 16), text)
+    if life then
+      call('PEXPIRE', key, life)
+    end
+  end
+end
+
+-- Writes all that was ever charged, in the bucket that is filled now.
+local function save_window(window, key, period)
+  local bucket, rows = current_bucket(period, window.newest), nil
+  if bucket > window.newest then
+    local expired = window.expired
+    if window.rows == 0 then
+      window.oldest, rows = bucket, ''
+    elseif expired > 16 and expired > window.rows / 4 then
+      -- Of those that have expired the newest stays, to count from.
+      rows = rows_of(key, expired, window.rows)
+      window.rows, window.expired = window.rows - expired + 1, 1
+    end
+    window.newest, window.rows = bucket, window.rows + 1
+  end
+  window.written = window.total
+  write_window(window, key, period, rows)
 end
