@@ -6,10 +6,12 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from ratelimit_async._connection import pack
+
 if TYPE_CHECKING:
     from ratelimit_async._keys import Key
 
-__all__ = ["MOST_ENTRIES", "PLAIN", "Argument", "Call", "Entry", "Script", "command_of", "group_of", "groups_of"]
+__all__ = ["MOST_ENTRIES", "PLAIN", "Argument", "Call", "Entry", "Script", "group_of", "groups_of", "packed"]
 
 Argument = bytes | str | int
 Entry = tuple[Argument, ...]
@@ -80,15 +82,15 @@ class Call:
             self.future.set_exception(error)
 
 
-def command_of(batch: list[Call], head: tuple[Argument, ...]) -> tuple[Argument, ...]:
-    """Give the command that sends a batch; `head` tells who calls."""
+def packed(batch: list[Call], head: tuple[Argument, ...]) -> bytes:
+    """Give the command that sends a batch, as it travels; `head` tells who calls."""
     script = batch[0].script
     if script is PLAIN:
-        return batch[0].entry
+        return pack(*batch[0].entry)
     if not script.grouped:
-        return ("EVALSHA", script.sha, *batch[0].entry)
+        return pack("EVALSHA", script.sha, *batch[0].entry)
     if script.lean:
-        return _lean_command(batch)
+        return _packed_lean(batch)
     keys: list[bytes] = []
     arguments: list[Argument] = []
     groups = groups_of(batch)
@@ -105,23 +107,42 @@ def command_of(batch: list[Call], head: tuple[Argument, ...]) -> tuple[Argument,
             arguments += call.entry
             if script.tells_again:
                 arguments.append(int(call.again))
-    return ("EVALSHA", script.sha, len(keys), *keys, *head, len(groups), *arguments)
+    return pack("EVALSHA", script.sha, len(keys), *keys, *head, len(groups), *arguments)
 
 
-def _lean_command(batch: list[Call]) -> tuple[Argument, ...]:
+def _packed_lean(batch: list[Call]) -> bytes:
+    """Join what has been packed before: packing every name again is most of what a check costs the client to send."""
     signs: list[bytes] = []
     states: list[bytes] = []
-    arguments: list[Argument] = []
+    arguments: list[bytes] = []
+    asked = kept = 0
     for calls in groups_of(batch):
         key = calls[0].key
         if key is None:  # pragma: no cover - grouped calls have keys
             continue
-        signs += key.signs
-        states += key.states
-        arguments += (key.header, len(calls))
-        for call in calls:
-            arguments += call.entry
-    return ("EVALSHA", batch[0].script.sha, len(signs) + len(states), *signs, *states, len(signs), *arguments)
+        key_signs, key_states, header = key.packed or _pack_key(key)
+        asked += len(key.signs)
+        kept += len(key.states)
+        signs.append(key_signs)
+        states.append(key_states)
+        arguments += (header, _bulk(len(calls)))
+        arguments += [_USUAL.get(call.entry[0]) or _bulk(call.entry[0]) for call in calls]
+    words = 3 + asked + kept + 1 + len(arguments)
+    before = b"*%d\r\n%b%b" % (words, _bulk("EVALSHA", batch[0].script.sha), _bulk(asked + kept))
+    return b"".join((before, *signs, *states, _bulk(asked), *arguments))
+
+
+def _bulk(*arguments: Argument) -> bytes:
+    """Write arguments as they travel within a command."""
+    return pack(*arguments).partition(b"\r\n")[2]
+
+
+_USUAL: dict[Argument, bytes] = {entry: _bulk(entry) for entry in ("hit -", "check -")}
+
+
+def _pack_key(key: Key) -> tuple[bytes, bytes, bytes]:
+    key.packed = found = _bulk(*key.signs), _bulk(*key.states), _bulk(key.header)
+    return found
 
 
 def group_of(call: Call) -> int:

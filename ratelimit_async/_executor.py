@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ratelimit_async._backlog import Backlog
-from ratelimit_async._batches import PLAIN, Call, command_of, groups_of
+from ratelimit_async._batches import PLAIN, Call, groups_of, packed
 from ratelimit_async._breaker import Breaker
 from ratelimit_async._connection import FAILURES, NoScriptError, ask, hang_up, pack
 from ratelimit_async._errors import RateLimitError, RedisUnavailable
@@ -215,19 +215,19 @@ class Executor:
         if link is None or not link.open or self._unloaded:
             return
         try:
-            if packed := self._take_off():
-                link.write(packed[0] if len(packed) == 1 else b"".join(packed))
+            if commands := self._take_off():
+                link.write(commands[0] if len(commands) == 1 else b"".join(commands))
         except Exception as error:  # noqa: BLE001 - it ends the link, and whoever serves it sees to it
             link.fail(error)
 
     def _take_off(self) -> list[bytes]:
         """Give the next batches as they travel."""
         now = asyncio.get_running_loop().time()
-        packed: list[bytes] = []
+        commands: list[bytes] = []
         while len(self._flying) < self.most_batches and self._backlog:
             if batch := self._backlog.next_batch():
                 try:
-                    packed.append(pack(*command_of(batch, self.head)))
+                    commands.append(packed(batch, self.head))
                 except Exception as error:  # noqa: BLE001 - a mistake of ours, of which its callers are to hear
                     for call in batch:
                         call.fail(error)
@@ -235,10 +235,10 @@ class Executor:
                 confirms = bool(self._replicas) and batch[0].script is not PLAIN
                 if confirms:
                     # Well within the time after which an answer counts as missing.
-                    packed.append(pack("WAIT", self._replicas, int(self._timeout * 500)))
+                    commands.append(pack("WAIT", self._replicas, int(self._timeout * 500)))
                 self._flying.append(Flight(batch, 1 + confirms, now))
                 self._alone = len(self._flying) == 1 and len(batch) == 1
-        return packed
+        return commands
 
     def _receive(self, reply: Any) -> None:
         """Take the next reply."""

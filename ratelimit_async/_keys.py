@@ -69,6 +69,7 @@ class Key:
         "label",
         "limits",
         "name",
+        "packed",
         "redis",
         "signs",
         "slack",
@@ -124,6 +125,8 @@ class Key:
         others = (f"{base}{part}".encode() for part in (*"dcrhw", f"a:{self._client}"))
         self.redis = (*others, *self.signs, *self.states)
         self.header = " ".join(map(str, header)).encode()
+        # Signs, states and header as they travel, once something has sent them.
+        self.packed: tuple[bytes, bytes, bytes] | None = None
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
         self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.limits if limit.period)])
 
