@@ -125,7 +125,7 @@ def _packed_lean(batch: list[Call]) -> bytes:
         kept += len(key.states)
         signs.append(key_signs)
         states.append(key_states)
-        arguments += (header, _bulk(len(calls)))
+        arguments += (header, _COUNTS[len(calls)])
         arguments += [_USUAL.get(call.entry[0]) or _bulk(call.entry[0]) for call in calls]
     words = 3 + asked + kept + 1 + len(arguments)
     before = b"*%d\r\n%b%b" % (words, _bulk("EVALSHA", batch[0].script.sha), _bulk(asked + kept))
@@ -137,6 +137,7 @@ def _bulk(*arguments: Argument) -> bytes:
     return pack(*arguments).partition(b"\r\n")[2]
 
 
+_COUNTS = tuple(map(_bulk, range(MOST_ENTRIES + 1)))
 _USUAL: dict[Argument, bytes] = {entry: _bulk(entry) for entry in ("hit -", "check -")}
 
 

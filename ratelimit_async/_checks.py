@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from ratelimit_async._config import RateLimitConfig
-    from ratelimit_async._events import Emit
+    from ratelimit_async._events import Events
     from ratelimit_async._keys import Key
     from ratelimit_async._outage import Outage
     from ratelimit_async._scripts import Scripts
@@ -30,12 +29,12 @@ __all__ = ["Checks"]
 class Checks:
     """Asks the scripts, unless the answer is known."""
 
-    def __init__(self, scripts: Scripts, hears: Callable[[], bool], outage: Outage, emit: Emit) -> None:
+    def __init__(self, scripts: Scripts, hears: Callable[[], bool], outage: Outage, events: Events) -> None:
         """Remember denials only while this process `hears` of what makes them void."""
         self._outage = outage
         self._scripts = scripts
         self._hears = hears
-        self._emit = emit
+        self._events = events
 
     async def hit(self, key: Key, costs: Mapping[str, int]) -> Decision:
         """Take now or not at all."""
@@ -44,30 +43,34 @@ class Checks:
             raise ConfigurationError(
                 "name", key.name, "has a concurrent limit, which a hit cannot give back: use acquire"
             )
+        decision: Decision | None
         try:
             # `_ask`, written out: one coroutine less on the way of nearly every check.
             if config.denial_cache and self._hears():
                 decision = await self._remember(self._scripts.hit, key, costs)
             else:
-                reply = await self._scripts.hit(key, costs)
-                if self._scripts.asks_again(key, reply):
-                    reply = await self._scripts.hit(key, costs)
-                decision = self._scripts.decision(key, reply)
+                while (decision := self._scripts.decision(key, await self._scripts.hit(key, costs))) is None:
+                    pass
         except RedisUnavailable as error:
             decision = self._without_redis(key, costs, error)
-        decision = _as_enforced(config, decision)
-        if decision.allowed and not decision.shadow:
-            self._emit(Allowed(name=key.name, by=key.by, source=decision.source, decision=decision))
-        else:
-            reason, source, shadow = decision.reason, decision.source, decision.shadow
-            self._emit(Denied(name=key.name, by=key.by, reason=reason, source=source, shadow=shadow, decision=decision))
+        if not config.enforce:
+            decision = allow_in_shadow(decision)
+        if self._events.hear_routine():
+            self._tell(key, decision)
         return decision
+
+    def _tell(self, key: Key, decision: Decision) -> None:
+        name, by, reason, source, shadow = key.name, key.by, decision.reason, decision.source, decision.shadow
+        if decision.allowed and not shadow:
+            self._events.emit(Allowed(name=name, by=by, source=source, decision=decision))
+        else:
+            self._events.emit(Denied(name=name, by=by, reason=reason, source=source, shadow=shadow, decision=decision))
 
     def _without_redis(self, key: Key, costs: Mapping[str, int], error: RedisUnavailable) -> Decision:
         try:
             return self._outage.hit(key, costs, error)
         except RedisUnavailable:
-            self._emit(Unavailable(name=key.name, by=key.by, error=error.problem))
+            self._events.emit(Unavailable(name=key.name, by=key.by, error=error.problem))
             raise
 
     async def check(self, key: Key, costs: Mapping[str, int]) -> Decision:
@@ -79,13 +82,12 @@ class Checks:
                 decision = await self._ask(self._scripts.check, key, costs)
         except RedisUnavailable as error:
             decision = self._outage.hit(key, costs, error, charges=False)
-        return _as_enforced(key.config, decision)
+        return decision if key.config.enforce else allow_in_shadow(decision)
 
     async def _ask(self, ask: Ask, key: Key, costs: Mapping[str, int]) -> Decision:
-        reply = await ask(key, costs)
-        if self._scripts.asks_again(key, reply):
-            reply = await ask(key, costs)
-        return self._scripts.decision(key, reply)
+        while (decision := self._scripts.decision(key, await ask(key, costs))) is None:
+            pass
+        return decision
 
     async def _remember(self, ask: Ask, key: Key, costs: Mapping[str, int]) -> Decision:
         known = _known(key, costs)
@@ -98,10 +100,6 @@ class Checks:
         if decision.reason == "limit" and decision.retry_after and not key.config.holds and epoch == key.epoch:
             key.denial = (sent + decision.retry_after, costs, decision)
         return decision
-
-
-def _as_enforced(config: RateLimitConfig, decision: Decision) -> Decision:
-    return decision if config.enforce else allow_in_shadow(decision)
 
 
 def _known(key: Key, costs: Mapping[str, int]) -> Decision | None:

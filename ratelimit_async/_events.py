@@ -311,6 +311,10 @@ def _is_structlog_configured() -> bool:
     return structlog is not None and structlog.is_configured()
 
 
+def _is_logged(level: int) -> bool:
+    return _is_structlog_configured() or _stdlib.isEnabledFor(level)
+
+
 @functools.cache
 def _plain() -> Any:
     import structlog
@@ -329,8 +333,7 @@ def log_event(event: Event) -> None:
     # An outage is told of when it begins and ends, not with every probe.
     if isinstance(event, BreakerOpened) and event.probes:
         level = logging.DEBUG
-    # Most events are routine: where nobody listens they must cost nothing.
-    if not (_is_structlog_configured() or _stdlib.isEnabledFor(level)):
+    if not _is_logged(level):
         return
     fields = msgspec.structs.asdict(event)
     if "name" in fields:
@@ -353,6 +356,11 @@ class Events:
     def __init__(self, hooks: tuple[Hook, ...]) -> None:
         """Take the hooks in their order."""
         self._hooks = hooks
+        self._others = any(hook is not log_event for hook in hooks)
+
+    def hear_routine(self) -> bool:
+        """Whether anybody does: an event with every check is not even made where nobody hears of it."""
+        return self._others or (bool(self._hooks) and _is_logged(logging.DEBUG))
 
     def emit(self, event: Event) -> None:
         """Tell every hook."""

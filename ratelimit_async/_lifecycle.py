@@ -115,7 +115,7 @@ class Lifecycle:
             self._catalog,
             self._settings,
             self._registry,
-            self._events.emit,
+            self._events,
             self._traces,
             counts=self._counts,
         )

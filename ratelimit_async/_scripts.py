@@ -34,6 +34,8 @@ _PAGE = 1000
 _ALIVE = 3
 # Checks for which a key that somebody waited for is taken to be one that somebody waits for.
 _BUSY = 100
+# Of a hit that costs what it usually does.
+_HIT = ("hit -",)
 # Seconds: a pause without end is kept no longer.
 _LONGEST_PAUSE = 30 * 86_400.0
 
@@ -169,24 +171,20 @@ class Scripts:
         executor.head = (client, int(client_lease * 1e6), int(driver_lease * 1e6), channels)
 
     def hit(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
-        """Charge now or not at all; the reply is for `decision`, unless it `asks_again`."""
-        return self._executor.call(_script_for(key), key, (f"hit {_text(key, costs)}",), replayable=False)
+        """Charge now or not at all; the reply is for `decision`."""
+        entry = _HIT if costs is key.config.usual else (f"hit {_text(key, costs)}",)
+        return self._executor.call(_script_for(key), key, entry, replayable=False)
 
     def check(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
         """Look, take nothing; the reply as for `hit`."""
         return self._executor.call(_script_for(key), key, (f"check {_text(key, costs)}",))
 
     @staticmethod
-    def asks_again(key: Key, reply: Sequence[int]) -> bool:
-        """Whether to ask once more: `quick` left the key to `admit`, which is asked for some time then."""
-        left = reply[0] >= len(_REASONS)
-        if left:
+    def decision(key: Key, reply: Sequence[int]) -> Decision | None:
+        """Read a reply to `hit` or `check`; None: ask again, `quick` left the key to `admit` for some time."""
+        if reply[0] >= len(_REASONS):
             key.busy = max(key.busy, _BUSY)
-        return left
-
-    @staticmethod
-    def decision(key: Key, reply: Sequence[int]) -> Decision:
-        """Read a reply to `hit` or `check`."""
+            return None
         return _decision(key, *reply)
 
     def request(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ratelimit_async._catalog import Catalog
     from ratelimit_async._connection import Source
     from ratelimit_async._deployment import Caller
-    from ratelimit_async._events import Emit
+    from ratelimit_async._events import Events
     from ratelimit_async._keys import KeyNames, Reconfigured
     from ratelimit_async._options import Durability
     from ratelimit_async._settings import Settings
@@ -51,7 +51,7 @@ class Session:
         catalog: Catalog,
         settings: Settings,
         registry: Registry,
-        emit: Emit,
+        events: Events,
         traces: Traces,
         *,
         counts: bool,
@@ -68,7 +68,7 @@ class Session:
         self._source = source
         self._names = names
         self._settings = settings
-        self._emit = emit
+        emit = self._emit = events.emit
         self.executor = executor_of(source, tuple(ALL.values()), settings.command_timeout, emit)
         driver_lease = 2 * settings.poll_interval if settings.processor else 0.0
         self.scripts = Scripts(
@@ -82,7 +82,7 @@ class Session:
         )
         self.control = Control(self.scripts, names, catalog, self, settings.lease)
         self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, emit)
-        self.checks = Checks(self.scripts, lambda: self.replies_alive, self.requests.outage, emit)
+        self.checks = Checks(self.scripts, lambda: self.replies_alive, self.requests.outage, events)
         self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval, emit)
         self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.task_grace)
         self.task_tickets = TaskTickets(self.task_scripts, emit, self._spawn)
