@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ratelimit_async._connection import pack
 
 if TYPE_CHECKING:
-    from ratelimit_async._keys import Key
+    from ratelimit_async._keys import Key, PackedKey
 
 __all__ = ["MOST_ENTRIES", "PLAIN", "Argument", "Call", "Entry", "Script", "group_of", "groups_of", "packed"]
 
@@ -115,20 +115,22 @@ def _packed_lean(batch: list[Call]) -> bytes:
     signs: list[bytes] = []
     states: list[bytes] = []
     arguments: list[bytes] = []
-    asked = kept = 0
+    asked = names = 0
     for calls in groups_of(batch):
         key = calls[0].key
         if key is None:  # pragma: no cover - grouped calls have keys
             continue
-        key_signs, key_states, header = key.packed or _pack_key(key)
-        asked += len(key.signs)
-        kept += len(key.states)
+        key_asked, key_names, key_signs, key_states, header = key.packed or _pack_key(key)
+        asked += key_asked
+        names += key_names
         signs.append(key_signs)
         states.append(key_states)
         arguments += (header, _COUNTS[len(calls)])
-        arguments += [_USUAL.get(call.entry[0]) or _bulk(call.entry[0]) for call in calls]
-    words = 3 + asked + kept + 1 + len(arguments)
-    before = b"*%d\r\n%b%b" % (words, _bulk("EVALSHA", batch[0].script.sha), _bulk(asked + kept))
+        for call in calls:
+            entry = call.entry[0]
+            arguments.append(_USUAL.get(entry) or _bulk(entry))
+    words = 4 + names + len(arguments)
+    before = b"*%d\r\n%b%b" % (words, _bulk("EVALSHA", batch[0].script.sha), _bulk(names))
     return b"".join((before, *signs, *states, _bulk(asked), *arguments))
 
 
@@ -141,9 +143,10 @@ _COUNTS = tuple(map(_bulk, range(MOST_ENTRIES + 1)))
 _USUAL: dict[Argument, bytes] = {entry: _bulk(entry) for entry in ("hit -", "check -")}
 
 
-def _pack_key(key: Key) -> tuple[bytes, bytes, bytes]:
-    key.packed = found = _bulk(*key.signs), _bulk(*key.states), _bulk(key.header)
-    return found
+def _pack_key(key: Key) -> PackedKey:
+    signs, names = len(key.signs), len(key.signs) + len(key.states)
+    key.packed = packed = signs, names, _bulk(*key.signs), _bulk(*key.states), _bulk(key.header)
+    return packed
 
 
 def group_of(call: Call) -> int:

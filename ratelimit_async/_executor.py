@@ -113,7 +113,7 @@ class Executor:
             self._backlog.push(call)
             if self._alone and not self._flying:
                 self._send()
-            else:
+            elif not self._planned:
                 self._plan()
 
     @property

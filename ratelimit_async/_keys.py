@@ -25,6 +25,7 @@ __all__ = [
     "Denial",
     "Key",
     "KeyNames",
+    "PackedKey",
     "Reconfigured",
     "encode_costs",
     "escape_word",
@@ -44,6 +45,8 @@ KINDS = {
 }
 _MOST_KEYS = 10_000
 Denial = tuple[float, "Mapping[str, int]", "Decision"]
+# How many signs, how many signs and states, and signs, states and header as they travel: once something has sent them.
+PackedKey = tuple[int, int, bytes, bytes, bytes]
 
 
 class Key:
@@ -125,8 +128,7 @@ class Key:
         others = (f"{base}{part}".encode() for part in (*"dcrhw", f"a:{self._client}"))
         self.redis = (*others, *self.signs, *self.states)
         self.header = " ".join(map(str, header)).encode()
-        # Signs, states and header as they travel, once something has sent them.
-        self.packed: tuple[bytes, bytes, bytes] | None = None
+        self.packed: PackedKey | None = None
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
         self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.limits if limit.period)])
 

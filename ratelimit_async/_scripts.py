@@ -419,7 +419,7 @@ def _decision(key: Key, verdict: int, index: int, remaining: int, reset: int, la
         allowed=not verdict,
         reason=_REASONS[verdict],
         # A configuration of fewer limits may have come since the call was sent.
-        limit=limits[min(index, len(limits)) - 1],
+        limit=limits[index - 1 if index <= len(limits) else -1],
         remaining=remaining,
         retry_after=retry / 1e6 if retry >= 0 else None,
         reset_after=reset / 1e6,
