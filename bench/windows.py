@@ -20,5 +20,9 @@ def window_of(rows: Iterable[tuple[int, int]]) -> bytes:
 
 
 def rows_of(window: bytes) -> list[tuple[int, int]]:
-    """Read the rows of one, those that have expired among them."""
-    return list(_ROW.iter_unpack(window[: -_TAIL.size]))
+    """Read the rows of one, those that have expired among them; it must have as many as it says."""
+    rows = list(_ROW.iter_unpack(window[: -_TAIL.size]))
+    *_, count = _TAIL.unpack(window[-_TAIL.size :])
+    if len(rows) != count:
+        raise ValueError(f"{count} rows are said to be there: {len(rows)}")
+    return rows

@@ -43,10 +43,21 @@ parts.sw = function()
     limit.dirty = true
   end
 
+  -- So that sums stay exact, however long a window goes on.
+  local function begin_anew(limit)
+    local text, rows = rows_of(limit.key, limit.expired + 1, limit.rows - 1), {}
+    for at = 1, #text, 16 do
+      local bucket, total = unpacked(ROW, text, at)
+      rows[#rows + 1] = packed(ROW, bucket, total - limit.base)
+    end
+    limit.rows, limit.expired = limit.rows - limit.expired, 0
+    limit.total, limit.written, limit.base = limit.total - limit.base, limit.written - limit.base, 0
+    write_window(limit, limit.key, limit.period, table.concat(rows))
+  end
+
   function sliding.save(limit)
     if limit.total > MOST_EXACT / 2 then
-      limit.shifts = {}
-      sliding.save_shifts(limit)
+      begin_anew(limit)
     end
     save_window(limit, limit.key, limit.period)
   end
@@ -81,42 +92,76 @@ parts.sw = function()
     end
   end
 
-  function sliding.save_shifts(limit)
-    local charged, buckets, total = limit.shifts, {}, limit.base
-    limit.shifts = nil
-    -- Of those that have expired the newest stays, to count from.
-    local first = math.max(limit.expired, 1)
-    local text = rows_of(limit.key, first, limit.rows)
-    local rows = { string.sub(text, 1, 16 * (limit.expired - first + 1)) }
-    for at = #rows[1] + 1, 16 * (limit.rows - first + 1), 16 do
-      local bucket, sum = unpacked(ROW, text, at)
-      charged[bucket] = (charged[bucket] or 0) + sum - total
-      total = sum
+  -- The rows from one on, with all that was shifted, as ends and totals.
+  local function shifted_rows(shifts, text, before)
+    local order, ends, totals = {}, {}, {}
+    for bucket in pairs(shifts) do
+      order[#order + 1] = bucket
     end
-    for bucket, units in pairs(charged) do
-      if units ~= 0 then
-        buckets[#buckets + 1] = bucket
+    table.sort(order)
+    local i, shifted, first = 1, 0, before
+    for at = 1, #text + 1, 16 do
+      local bucket, total = nil, before
+      if at < #text then
+        bucket, total = unpacked(ROW, text, at)
       end
+      while order[i] and (not bucket or order[i] <= bucket) do
+        shifted = shifted + shifts[order[i]]
+        if order[i] ~= bucket then
+          ends[#ends + 1], totals[#totals + 1] = order[i], before + shifted
+        end
+        i = i + 1
+      end
+      if bucket then
+        ends[#ends + 1], totals[#totals + 1] = bucket, total + shifted
+      end
+      before = total
     end
-    table.sort(buckets)
-    -- So that sums stay exact, however long a window goes on.
-    if #buckets == 0 or total > MOST_EXACT / 2 then
-      limit.total, limit.base, limit.expired, rows[1] = limit.total - limit.base, 0, 0, ''
+    -- Newest buckets that were emptied go: what is left decides when the window is unused again.
+    while #totals > 0 and totals[#totals] == (totals[#totals - 1] or first) do
+      ends[#ends], totals[#totals] = nil, nil
     end
-    total = limit.base
-    for n, bucket in ipairs(buckets) do
-      total = total + charged[bucket]
-      rows[n + 1] = packed(ROW, bucket, total)
+    return ends, totals
+  end
+
+  function sliding.save_shifts(limit)
+    local key, shifts, first = limit.key, limit.shifts, math.huge
+    limit.shifts = nil
+    for bucket in pairs(shifts) do
+      first = math.min(first, bucket)
     end
-    limit.newest, limit.written, limit.oldest = buckets[#buckets] or 0, total, buckets[1] or 0
-    limit.expired = math.min(limit.expired, 1)
-    limit.rows = #buckets + limit.expired
-    if #buckets == 0 then
-      redis.call('DEL', limit.key)
-    else
-      -- The newest one's is written with the tail.
-      rows[#rows] = nil
-      write_window(limit, limit.key, limit.period, table.concat(rows))
+    local from, before = find_row(limit, key, 1, first)
+    local ends, totals = shifted_rows(shifts, rows_of(key, from, limit.rows), before)
+    local count, all = #ends, from - 1 + #ends
+    if all == limit.expired then
+      redis.call('DEL', key)
+      limit.total, limit.newest, limit.written = limit.total - limit.base, 0, 0
+      limit.oldest, limit.base, limit.kept, limit.expired, limit.rows = 0, 0, 0, 0, 0
+      return
+    end
+    if from == limit.expired + 1 then
+      limit.oldest = ends[1]
+    end
+    -- The last is written with the tail.
+    local rows = {}
+    for n = 1, count - 1 do
+      rows[n] = packed(ROW, ends[n], totals[n])
+    end
+    rows = table.concat(rows)
+    -- What is shorter than it was, or what has expired altogether, is replaced.
+    if all < limit.rows or limit.rows == 0 then
+      limit.newest, limit.written = ends[count] or unpacked(ROW, rows_of(key, all, all), 1), totals[count] or before
+      -- Of those that have expired the newest stays, to count from.
+      local cut = math.max(limit.expired - 1, 0)
+      rows = rows_of(key, cut + 1, math.min(from, all) - 1) .. rows
+      limit.expired, limit.rows = limit.expired - cut, all - cut
+      write_window(limit, key, limit.period, rows)
+    elseif count > 0 then
+      if rows ~= '' then
+        redis.call('SETRANGE', key, int(16 * from - 16), rows)
+      end
+      limit.newest, limit.written, limit.rows = ends[count], totals[count], all
+      write_window(limit, key, limit.period)
     end
   end
 

@@ -56,6 +56,9 @@ local function current_bucket(period, newest)
 end
 
 local function rows_of(key, from, to)
+  if to < from then
+    return ''
+  end
   return call('GETRANGE', key, format('%d', 16 * from - 16), format('%d', 16 * to - 1))
 end
 
