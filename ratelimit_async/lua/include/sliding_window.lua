@@ -46,7 +46,7 @@ parts.sw = function()
   -- So that sums stay exact, however long a window goes on.
   local function begin_anew(limit)
     local text, rows = rows_of(limit.key, limit.expired + 1, limit.rows - 1), {}
-    for at = 1, #text, 16 do
+    for at = 1, #text, 14 do
       local bucket, total = unpacked(ROW, text, at)
       rows[#rows + 1] = packed(ROW, bucket, total - limit.base)
     end
@@ -100,7 +100,7 @@ parts.sw = function()
     end
     table.sort(order)
     local i, shifted, first = 1, 0, before
-    for at = 1, #text + 1, 16 do
+    for at = 1, #text + 1, 14 do
       local bucket, total = nil, before
       if at < #text then
         bucket, total = unpacked(ROW, text, at)
@@ -134,9 +134,10 @@ parts.sw = function()
     local ends, totals = shifted_rows(shifts, rows_of(key, from, limit.rows), before)
     local count, all = #ends, from - 1 + #ends
     if all == limit.expired then
+      local unwritten = limit.total - limit.base
       redis.call('DEL', key)
-      limit.total, limit.newest, limit.written = limit.total - limit.base, 0, 0
-      limit.oldest, limit.base, limit.kept, limit.expired, limit.rows = 0, 0, 0, 0, 0
+      clear_window(limit)
+      limit.total = unwritten
       return
     end
     if from == limit.expired + 1 then
@@ -158,7 +159,7 @@ parts.sw = function()
       write_window(limit, key, limit.period, rows)
     elseif count > 0 then
       if rows ~= '' then
-        redis.call('SETRANGE', key, int(16 * from - 16), rows)
+        redis.call('SETRANGE', key, int(14 * from - 14), rows)
       end
       limit.newest, limit.written, limit.rows = ends[count], totals[count], all
       write_window(limit, key, limit.period)

@@ -1,36 +1,40 @@
--- What a sliding window is in Redis. A string of whole numbers, eight bytes each. Of each bucket in which something was
+-- What a sliding window is in Redis. A string of whole numbers, seven bytes each. Of each bucket in which something was
 -- charged it has a row, oldest first: the bucket's end, us, and all that was ever charged up to it. Behind the newest
 -- bucket's row is the tail: the end of the oldest bucket that counts, all that was charged before it, until when Redis
--- keeps the window, us, how many rows have expired, and how many there are. So most checks need one read, and one
--- write, however much a window holds.
+-- keeps the window, us, and, of two bytes each, how many rows have expired, and how many there are. So most checks need
+-- one read, and one write, however much a window holds.
 
 -- So that capacity comes back in time, and a window stays small.
 local BUCKETS = 800
-local ROW, ROW_AND_TAIL = '>I8I8', '>I8I8I8I8I8I8I8'
+local NUMBER, ROW, ROW_AND_TAIL = '>I7', '>I7I7', '>I7I7I7I7I7I2I2'
 
 -- It is part of Redis, but not of fakeredis.
 local struct = struct
 if not struct then
   struct = {}
 
-  function struct.pack(_, ...)
-    local bytes = {}
-    for n, number in ipairs({ ... }) do
-      for place = 8 * n, 8 * n - 7, -1 do
-        bytes[place] = string.char(number % 256)
+  function struct.pack(form, ...)
+    local numbers, bytes = { ... }, ''
+    for size in string.gmatch(form, '%d') do
+      local number, text = table.remove(numbers, 1), ''
+      for _ = 1, size do
+        text = string.char(number % 256) .. text
         number = floor(number / 256)
       end
+      bytes = bytes .. text
     end
-    return table.concat(bytes)
+    return bytes
   end
 
   function struct.unpack(form, text, at)
     local numbers = {}
-    for n = 1, (#form - 1) / 2 do
-      numbers[n] = 0
-      for place = at + 8 * n - 8, at + 8 * n - 1 do
-        numbers[n] = numbers[n] * 256 + string.byte(text, place)
+    for size in string.gmatch(form, '%d') do
+      local number = 0
+      for place = at, at + size - 1 do
+        number = number * 256 + string.byte(text, place)
       end
+      at = at + size
+      numbers[#numbers + 1] = number
     end
     return unpack(numbers)
   end
@@ -59,7 +63,7 @@ local function rows_of(key, from, to)
   if to < from then
     return ''
   end
-  return call('GETRANGE', key, format('%d', 16 * from - 16), format('%d', 16 * to - 1))
+  return call('GETRANGE', key, format('%d', 14 * from - 14), format('%d', 14 * to - 1))
 end
 
 -- The first row that counts and whose end (column 1) or total (column 2) is at least so much: its number, and the total
@@ -69,37 +73,45 @@ local function find_row(window, key, column, least)
   local to = from + 3 < last and from + 3 or last
   -- Mostly it is one of the first.
   local text = rows_of(key, from, to)
-  if to < last and unpacked('>I8', text, 41 + 8 * column) < least then
+  if to < last and unpacked(NUMBER, text, 36 + 7 * column) < least then
     to = last
     text = rows_of(key, from, to)
   end
   local low, high = from, to + 1
   while low < high do
     local middle = floor((low + high) / 2)
-    if unpacked('>I8', text, 16 * (middle - from) + 8 * column - 7) < least then
+    if unpacked(NUMBER, text, 14 * (middle - from) + 7 * column - 6) < least then
       low = middle + 1
     else
       high = middle
     end
   end
-  local before = low > from and unpacked('>I8', text, 16 * (low - from) - 7) or window.base
+  local before = low > from and unpacked(NUMBER, text, 14 * (low - from) - 6) or window.base
   if low > last then
     return low, before
   end
-  return low, before, unpacked(ROW, text, 16 * (low - from) + 1)
+  return low, before, unpacked(ROW, text, 14 * (low - from) + 1)
 end
 
--- Reads a window: the tail's numbers, `newest` bucket, and what was ever charged, as it is `written` and in `total`. All
--- are 0 where nothing is there.
-local function read_window(window, key)
-  local text, newest, total = call('GETRANGE', key, '-56', '-1'), 0, 0
-  if #text == 56 then
-    newest, total, window.oldest, window.base, window.kept, window.expired, window.rows = unpacked(ROW_AND_TAIL, text, 1)
-  else
-    window.oldest, window.base, window.kept, window.expired, window.rows = 0, 0, 0, 0, 0
-  end
+-- All that is known of a window: the tail's numbers, the `newest` bucket, and what was ever charged, as it is `written`
+-- and in `total`. All are 0 where nothing counts.
+local function set_window(window, newest, total, oldest, base, kept, expired, rows)
   window.newest, window.written, window.total = newest, total, total
-  if text ~= '' and (#text < 56 or window.rows > 2 * BUCKETS) then
+  window.oldest, window.base, window.kept, window.expired, window.rows = oldest, base, kept, expired, rows
+end
+
+local function clear_window(window)
+  set_window(window, 0, 0, 0, 0, 0, 0, 0)
+end
+
+local function read_window(window, key)
+  local text = call('GETRANGE', key, '-39', '-1')
+  if #text == 39 then
+    set_window(window, unpacked(ROW_AND_TAIL, text, 1))
+  else
+    clear_window(window)
+  end
+  if text ~= '' and (#text < 39 or window.rows > 2 * BUCKETS) then
     error('WRONGTYPE ' .. key .. ' holds something else than a sliding window')
   end
 end
@@ -108,8 +120,7 @@ end
 local function open_window(window, key, period)
   read_window(window, key)
   if window.newest + period <= now then
-    window.newest, window.written, window.total = 0, 0, 0
-    window.oldest, window.base, window.kept, window.expired, window.rows = 0, 0, 0, 0, 0
+    clear_window(window)
   elseif window.oldest + period <= now then
     local row, before, bucket = find_row(window, key, 1, now - period + 1)
     window.expired, window.base, window.oldest = row - 1, before, bucket
@@ -143,7 +154,7 @@ local function write_window(window, key, period, rows)
   if rows then
     call('SET', key, rows .. text, 'PX', life)
   else
-    call('SETRANGE', key, format('%d', 16 * window.rows - 16), text)
+    call('SETRANGE', key, format('%d', 14 * window.rows - 14), text)
     if life then
       call('PEXPIRE', key, life)
     end
