@@ -10,7 +10,7 @@ local function numbers_of(limit, pattern, what)
   end
   local period, index, one, two = string.match(state, pattern)
   if not index then
-    error('WRONGTYPE ' .. limit.key .. ' holds something else than a ' .. what)
+    error('WRONGTYPE ' .. limit.key .. ' holds something else than a ' .. what, 0)
   end
   return tonumber(period), tonumber(index), tonumber(one), tonumber(two)
 end

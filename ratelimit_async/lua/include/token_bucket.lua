@@ -15,7 +15,7 @@ parts.tb = function()
     end
     local stamp, level, since, scale = string.match(state, '^(%d+) (%d+) (%d+) (%d+)$')
     if not stamp then
-      error('WRONGTYPE ' .. limit.key .. ' holds something else than a token bucket')
+      error('WRONGTYPE ' .. limit.key .. ' holds something else than a token bucket', 0)
     end
     -- A clock that stepped back drains nothing.
     limit.stamp = math.max(tonumber(stamp), now)

@@ -112,7 +112,7 @@ local function read_window(window, key)
     clear_window(window)
   end
   if text ~= '' and (#text < 39 or window.rows > 2 * BUCKETS) then
-    error('WRONGTYPE ' .. key .. ' holds something else than a sliding window')
+    error('WRONGTYPE ' .. key .. ' holds something else than a sliding window', 0)
   end
 end
 
