@@ -113,7 +113,7 @@ class Executor:
             self._backlog.push(call)
             if self._alone and not self._flying:
                 self._send()
-            elif not self._planned:
+            else:
                 self._plan()
 
     @property

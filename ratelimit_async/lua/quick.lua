@@ -30,7 +30,7 @@ local function serve_window(key, amount, period, first, entries)
   open_window(window, key, period)
   local total = window.total
   -- Such a one has to begin anew.
-  if total > MOST_EXACT / 2 then
+  if total > MOST_TOTAL then
     return
   end
   local used, asked, frees = total - window.base, nil, nil

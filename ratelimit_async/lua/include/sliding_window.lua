@@ -43,7 +43,6 @@ parts.sw = function()
     limit.dirty = true
   end
 
-  -- So that sums stay exact, however long a window goes on.
   local function begin_anew(limit)
     local text, rows = rows_of(limit.key, limit.expired + 1, limit.rows - 1), {}
     for at = 1, #text, 14 do
@@ -56,7 +55,7 @@ parts.sw = function()
   end
 
   function sliding.save(limit)
-    if limit.total > MOST_EXACT / 2 then
+    if limit.total > MOST_TOTAL then
       begin_anew(limit)
     end
     save_window(limit, limit.key, limit.period)
@@ -92,13 +91,9 @@ parts.sw = function()
     end
   end
 
-  -- The rows from one on, with all that was shifted, as ends and totals.
-  local function shifted_rows(shifts, text, before)
-    local order, ends, totals = {}, {}, {}
-    for bucket in pairs(shifts) do
-      order[#order + 1] = bucket
-    end
-    table.sort(order)
+  -- The rows from one on, with all that was shifted, in the order of its buckets; as ends and totals.
+  local function shifted_rows(shifts, order, text, before)
+    local ends, totals = {}, {}
     local i, shifted, first = 1, 0, before
     for at = 1, #text + 1, 14 do
       local bucket, total = nil, before
@@ -125,13 +120,14 @@ parts.sw = function()
   end
 
   function sliding.save_shifts(limit)
-    local key, shifts, first = limit.key, limit.shifts, math.huge
+    local key, shifts, order = limit.key, limit.shifts, {}
     limit.shifts = nil
     for bucket in pairs(shifts) do
-      first = math.min(first, bucket)
+      order[#order + 1] = bucket
     end
-    local from, before = find_row(limit, key, 1, first)
-    local ends, totals = shifted_rows(shifts, rows_of(key, from, limit.rows), before)
+    table.sort(order)
+    local from, before = find_row(limit, key, 1, order[1])
+    local ends, totals = shifted_rows(shifts, order, rows_of(key, from, limit.rows), before)
     local count, all = #ends, from - 1 + #ends
     if all == limit.expired then
       local unwritten = limit.total - limit.base

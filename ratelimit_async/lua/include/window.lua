@@ -7,6 +7,8 @@
 -- So that capacity comes back in time, and a window stays small.
 local BUCKETS = 800
 local NUMBER, ROW, ROW_AND_TAIL = '>I7', '>I7I7', '>I7I7I7I7I7I2I2'
+-- A window that has counted more begins anew: from 2^53 on a number loses units.
+local MOST_TOTAL = MOST_EXACT / 2
 
 -- It is part of Redis, but not of fakeredis.
 local struct = struct
@@ -66,6 +68,11 @@ local function rows_of(key, from, to)
   return call('GETRANGE', key, format('%d', 14 * from - 14), format('%d', 14 * to - 1))
 end
 
+-- Of a row of some that were read, the first of them 0: its end (column 1) or total (column 2).
+local function number_at(text, row, column)
+  return (unpacked(NUMBER, text, 14 * row + 7 * column - 6))
+end
+
 -- The first row that counts and whose end (column 1) or total (column 2) is at least so much: its number, and the total
 -- of the row before; its end and total, but nothing behind all rows.
 local function find_row(window, key, column, least)
@@ -73,20 +80,20 @@ local function find_row(window, key, column, least)
   local to = from + 3 < last and from + 3 or last
   -- Mostly it is one of the first.
   local text = rows_of(key, from, to)
-  if to < last and unpacked(NUMBER, text, 36 + 7 * column) < least then
+  if to < last and number_at(text, 3, column) < least then
     to = last
     text = rows_of(key, from, to)
   end
   local low, high = from, to + 1
   while low < high do
     local middle = floor((low + high) / 2)
-    if unpacked(NUMBER, text, 14 * (middle - from) + 7 * column - 6) < least then
+    if number_at(text, middle - from, column) < least then
       low = middle + 1
     else
       high = middle
     end
   end
-  local before = low > from and unpacked(NUMBER, text, 14 * (low - from) - 6) or window.base
+  local before = low > from and number_at(text, low - from - 1, 2) or window.base
   if low > last then
     return low, before
   end
