@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ratelimit_async._batches import Call, group_of
+from ratelimit_async._batches import MOST_ENTRIES, Call, group_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,11 @@ class Backlog:
     def __bool__(self) -> bool:
         """Whether there are any."""
         return bool(self.calls) or any(self._urgent.values())
+
+    @property
+    def presses(self) -> bool:
+        """Whether they fill a batch, or are urgent."""
+        return len(self.calls) >= MOST_ENTRIES or any(self._urgent.values())
 
     def push(self, call: Call) -> None:
         """Add one."""

@@ -61,8 +61,9 @@ class Executor:
     """Sends script calls and hands out their replies."""
 
     new_backlog: type[Backlog] = Backlog
-    # Batches on the wire at once: enough to keep the server busy, few enough that calls gather behind them.
-    most_batches = 4
+    # Batches on the wire at once: enough to keep the server busy, few enough that calls gather behind them. By itself a
+    # batch costs the server as much as some checks in it, so behind two of them calls gather until they fill one.
+    most_batches, most_unfilled = 4, 2
 
     def __init__(
         self, source: Source, scripts: tuple[Script, ...], command_timeout: float, emit: Emit, replicas: int = 0
@@ -224,7 +225,8 @@ class Executor:
         """Give the next batches as they travel."""
         now = asyncio.get_running_loop().time()
         commands: list[bytes] = []
-        while len(self._flying) < self.most_batches and self._backlog:
+        free = len(self._flying) < self.most_unfilled
+        while len(self._flying) < self.most_batches and self._backlog and (free or self._backlog.presses):
             if batch := self._backlog.next_batch():
                 try:
                     commands.append(packed(batch, self.head))

@@ -46,7 +46,7 @@ class NodeExecutor(Executor):
 
     new_backlog = KeyBacklog
     # A batch holds one key's calls only, so more of them are under way.
-    most_batches = 32
+    most_batches = most_unfilled = 32
 
     def __init__(
         self,

@@ -22,10 +22,11 @@ from ratelimit_async import (
 )
 from ratelimit_async import _session as session_module
 from ratelimit_async._executor import Executor
+from ratelimit_async._link import Link
 from tests.helpers import client_of, eventually, leftovers, rows_at
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from ratelimit_async._settings import SettingsArguments
 
@@ -273,9 +274,10 @@ async def test_a_check_of_what_is_no_counter_says_so(url: str) -> None:
         assert [limit.used for limit in (await limiter.status("a")).limits] == [0, 0]
 
 
-async def test_a_lone_call_is_sent_at_once_and_those_of_a_turn_together(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextlib.asynccontextmanager
+async def bare_executor(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[RateLimiter, Executor]]:
+    """A limiter that asks nothing of Redis by itself, and what sends its calls."""
+
     async def nothing(*_: Any, **__: Any) -> None:
         pass
 
@@ -286,23 +288,94 @@ async def test_a_lone_call_is_sent_at_once_and_those_of_a_turn_together(
         assert session is not None
         # What is asked of Redis on entering has been answered.
         await eventually(lambda: not session._changes)
-        executor = session.executor
-        assert isinstance(executor, Executor)
+        assert isinstance(session.executor, Executor)
+        yield limiter, session.executor
 
-        def hit() -> asyncio.Future[Any]:
-            return session.requests.scripts.hit(limiter._key_of("a", None), {"requests": 1})
 
-        await hit()
-        await hit()
-        alone = hit()
-        assert [len(flight.batch) for flight in executor._flying] == [1]
-        others = [hit() for _ in range(5)]
+def start_hit(limiter: RateLimiter) -> asyncio.Future[Any]:
+    assert limiter._session is not None
+    return limiter._session.requests.scripts.hit(limiter._key_of("a", None), {"requests": 1})
+
+
+def flying(executor: Executor) -> list[int]:
+    return [len(flight.batch) for flight in executor._flying]
+
+
+async def test_a_lone_call_is_sent_at_once_and_those_of_a_turn_together(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bare_executor(url, monkeypatch) as (limiter, executor):
+        await start_hit(limiter)
+        await start_hit(limiter)
+        alone = start_hit(limiter)
+        assert flying(executor) == [1]
+        others = [start_hit(limiter) for _ in range(5)]
         assert len(executor._flying) == 1
         await asyncio.gather(alone, *others)
         # Which had company: the first of the next waits for more.
-        more = [hit() for _ in range(5)]
+        more = [start_hit(limiter) for _ in range(5)]
         assert not executor._flying
         await asyncio.sleep(0)
-        assert [len(flight.batch) for flight in executor._flying] == [5]
+        assert flying(executor) == [5]
         await asyncio.gather(*more)
         assert (await limiter.check("a")).remaining == 1000 - 13
+
+
+class HeldBack(Link):
+    """Keeps what is written, so that no reply comes before it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None)
+        self.kept: list[bytes] = []
+
+    def write(self, packed: bytes) -> None:
+        self.kept.append(packed)
+
+
+async def test_behind_two_calls_under_way_others_gather_until_they_fill_one(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bare_executor(url, monkeypatch) as (limiter, executor):
+        link, held = executor._link, HeldBack()
+        assert link is not None
+        executor._link = held
+        hits = list[asyncio.Future[Any]]()
+
+        async def start(count: int) -> list[int]:
+            hits.extend(start_hit(limiter) for _ in range(count))
+            await asyncio.sleep(0)
+            return flying(executor)
+
+        assert await start(1) == [1]
+        assert await start(1) == [1, 1]
+        assert await start(1) == [1, 1]
+        assert await start(30) == [1, 1]
+        assert await start(2) == [1, 1, 32]
+        # Four are the most, even of full ones.
+        assert await start(64) == [1, 1, 32, 32]
+        executor._link = link
+        link.write(b"".join(held.kept))
+        await asyncio.gather(*hits)
+        assert (await limiter.check("a")).remaining == 1000 - 99
+
+
+async def test_what_is_urgent_does_not_wait_behind_two_calls_under_way(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bare_executor(url, monkeypatch) as (limiter, executor):
+        link, held = executor._link, HeldBack()
+        assert link is not None
+        assert limiter._session is not None
+        executor._link = held
+        hits = list[asyncio.Future[Any]]()
+        for _ in range(3):
+            hits.append(start_hit(limiter))
+            await asyncio.sleep(0)
+        assert flying(executor) == [1, 1]
+        look = asyncio.create_task(limiter._session.requests.scripts.grant(limiter._key_of("a", None), 10))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [flight.batch[0].script.name for flight in executor._flying] == ["quick", "quick", "grant"]
+        executor._link = link
+        link.write(b"".join(held.kept))
+        await asyncio.gather(*hits, look)
