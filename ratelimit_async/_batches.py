@@ -145,7 +145,7 @@ _USUAL: dict[Argument, bytes] = {entry: _bulk(entry) for entry in ("hit -", "che
 
 def _pack_key(key: Key) -> PackedKey:
     signs, names = len(key.signs), len(key.signs) + len(key.states)
-    key.packed = packed = signs, names, _bulk(*key.signs), _bulk(*key.states), _bulk(key.header)
+    key.packed = packed = signs, names, _bulk(*key.signs), _bulk(*key.states), _bulk(key.brief)
     return packed
 
 

@@ -60,6 +60,7 @@ class Key:
         "_base",
         "_client",
         "_pauses",
+        "brief",
         "busy",
         "by",
         "config",
@@ -128,6 +129,12 @@ class Key:
         others = (f"{base}{part}".encode() for part in (*"dcrhw", f"a:{self._client}"))
         self.redis = (*others, *self.signs, *self.states)
         self.header = " ".join(map(str, header)).encode()
+        # What quick.lua is told: of most keys three numbers are all.
+        match header:
+            case [levels, _, _, _, _, "sw", "requests", amount, period, 0]:
+                self.brief = f"{levels} {amount} {period}".encode()
+            case _:
+                self.brief = self.header
         self.packed: PackedKey | None = None
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
         self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.limits if limit.period)])

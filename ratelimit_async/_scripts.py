@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,9 @@ _ALIVE = 3
 _BUSY = 100
 # Of a hit that costs what it usually does.
 _HIT = ("hit -",)
+# A line of Lua that names constants, and what may be such a name, or only look like one: within a comment or text.
+_CONSTANTS = re.compile(r"local ((?:(?:, )?[A-Z_]+)+) = ((?:(?:, )?(?:'[^',]*'|[\d ()^*/+-]+))+)")
+_WORD = re.compile(r"--.*|'[^']*'|\b[A-Z_]+\b")
 # Seconds: a pause without end is kept no longer.
 _LONGEST_PAUSE = 30 * 86_400.0
 
@@ -58,7 +62,21 @@ def _sources() -> dict[str, str]:
         return "\n".join(lines)
 
     scripts = [file for file in root.iterdir() if file.name.endswith(".lua")]
-    return {file.name.removesuffix(".lua"): read(file, set()) for file in scripts}
+    return {file.name.removesuffix(".lua"): _folded(read(file, set())) for file in scripts}
+
+
+def _folded(source: str) -> str:
+    """Put constants where they are used: functions are made with each call, and each name that one holds costs it."""
+    values: dict[str, str] = {}
+    lines: list[str] = []
+    for line in source.splitlines():
+        folded = _WORD.sub(lambda word: values.get(word[0], word[0]), line)
+        if found := _CONSTANTS.fullmatch(folded):
+            names, constants = (part.split(", ") for part in found.groups())
+            values.update(zip(names, (f"({constant})" for constant in constants), strict=True))
+        else:
+            lines.append(folded)
+    return "\n".join(lines)
 
 
 # Entries of one call, where they are not all alike.
