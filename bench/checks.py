@@ -41,8 +41,8 @@ async def run_checks(url: str, *, repetitions: int = 5, seconds: float = 1.0) ->
         await limiter.hit("bench")
         key = limiter._key_of("bench", None)
         sha = ALL["quick"].sha
-        keys = (*key.signs, *key.states)
-        arguments = (len(key.signs), key.header, 1, "hit -")
+        keys = (key.sign, *key.states)
+        arguments = (1, key.brief, 1, "hit -")
 
         async def ours() -> None:
             assert (await limiter.hit("bench")).allowed

@@ -115,15 +115,14 @@ def _packed_lean(batch: list[Call]) -> bytes:
     signs: list[bytes] = []
     states: list[bytes] = []
     arguments: list[bytes] = []
-    asked = names = 0
+    names = 0
     for calls in groups_of(batch):
         key = calls[0].key
         if key is None:  # pragma: no cover - grouped calls have keys
             continue
-        key_asked, key_names, key_signs, key_states, header = key.packed or _pack_key(key)
-        asked += key_asked
+        key_names, sign, key_states, header = key.packed or _pack_key(key)
         names += key_names
-        signs.append(key_signs)
+        signs.append(sign)
         states.append(key_states)
         arguments += (header, _COUNTS[len(calls)])
         for call in calls:
@@ -131,7 +130,7 @@ def _packed_lean(batch: list[Call]) -> bytes:
             arguments.append(_USUAL.get(entry) or _bulk(entry))
     words = 4 + names + len(arguments)
     before = b"*%d\r\n%b%b" % (words, _bulk("EVALSHA", batch[0].script.sha), _bulk(names))
-    return b"".join((before, *signs, *states, _bulk(asked), *arguments))
+    return b"".join((before, *signs, *states, _COUNTS[len(signs)], *arguments))
 
 
 def _bulk(*arguments: Argument) -> bytes:
@@ -144,8 +143,7 @@ _USUAL: dict[Argument, bytes] = {entry: _bulk(entry) for entry in ("hit -", "che
 
 
 def _pack_key(key: Key) -> PackedKey:
-    signs, names = len(key.signs), len(key.signs) + len(key.states)
-    key.packed = packed = signs, names, _bulk(*key.signs), _bulk(*key.states), _bulk(key.brief)
+    key.packed = packed = 1 + len(key.states), _bulk(key.sign), _bulk(*key.states), _bulk(key.brief)
     return packed
 
 

@@ -45,8 +45,8 @@ KINDS = {
 }
 _MOST_KEYS = 10_000
 Denial = tuple[float, "Mapping[str, int]", "Decision"]
-# How many signs, how many signs and states, and signs, states and header as they travel: once something has sent them.
-PackedKey = tuple[int, int, bytes, bytes, bytes]
+# How many names: sign and states; and sign, states and header as they travel: once something has sent them.
+PackedKey = tuple[int, bytes, bytes, bytes]
 
 
 class Key:
@@ -75,7 +75,7 @@ class Key:
         "name",
         "packed",
         "redis",
-        "signs",
+        "sign",
         "slack",
         "slot",
         "states",
@@ -113,7 +113,6 @@ class Key:
         # For how many checks more somebody is taken to wait. What runs is counted by one script only.
         self.busy: float = math.inf if config.holds else 0
         self.forget_denial()
-        signs = [f"{base}{part}" for part in (*"lp", *(f"q{level}" for level in range(queue.priorities)))]
         states: list[str] = []
         promote = int((queue.max_wait_before_promotion or 0) * 1e6)
         header: list[str | int] = [queue.priorities, queue.max_size, queue.overflow, promote, int(config.denial_cache)]
@@ -124,15 +123,16 @@ class Key:
                 states.append(f"{base}{kind}:{limit.unit}:{slot}")
             header += [kind + ("+" if limit.count_from == "finish" else ""), limit.unit, *_numbers(limit)]
         # What is there where somebody waits, is granted or has paused it; and what is counted.
-        self.signs = tuple(name.encode() for name in signs)
+        self.sign = f"{base}c".encode()
         self.states = tuple(name.encode() for name in states)
-        others = (f"{base}{part}".encode() for part in (*"dcrhw", f"a:{self._client}"))
-        self.redis = (*others, *self.signs, *self.states)
+        queues = (f"q{level}" for level in range(queue.priorities))
+        others = (f"{base}{part}".encode() for part in (*"dcrhw", f"a:{self._client}", *"lp", *queues))
+        self.redis = (*others, *self.states)
         self.header = " ".join(map(str, header)).encode()
-        # What quick.lua is told: of most keys three numbers are all.
+        # What quick.lua is told: of most keys two numbers are all.
         match header:
-            case [levels, _, _, _, _, "sw", "requests", amount, period, 0]:
-                self.brief = f"{levels} {amount} {period}".encode()
+            case [_, _, _, _, _, "sw", "requests", amount, period, 0]:
+                self.brief = f"{amount} {period}".encode()
             case _:
                 self.brief = self.header
         self.packed: PackedKey | None = None

@@ -66,19 +66,39 @@ async def client_of(url: str) -> AsyncIterator[redis.asyncio.Redis]:
         yield client
 
 
+# Hits and checks ask for the one key `c` whether somebody waits, is granted or has paused theirs.
+UNSEEN = """
+local unseen = {}
+for _, key in ipairs(redis.call('KEYS', '*}:*')) do
+  local base, part = string.match(key, '^(.*}:)([lpq]%d*)$')
+  if part and redis.call('PTTL', base .. 'c') < redis.call('PTTL', key) then
+    unseen[#unseen + 1] = key
+  end
+end
+return unseen
+"""
+
+
+async def unseen(client: redis.asyncio.Redis) -> list[str]:
+    """Keys in which somebody waits, is granted or has paused, whom a check would overtake, now or later."""
+    found: list[str] = await client.eval(UNSEEN, 0)
+    return found
+
+
 async def leftovers(url: str) -> dict[str, list[str]]:
-    """What Redis still holds: keys that would stay for ever, and keys in which somebody waits."""
+    """What Redis still holds: keys that would stay for ever, and keys in which somebody waits, seen or not."""
     for_ever, waiting = [], []
     async with client_of(url) as client:
+        overtaken = await unseen(client)
         async for key in client.scan_iter():
             if await client.pttl(key) == -1:
                 for_ever.append(key)
             if key.rpartition("}:")[2][0] in "qrl":
                 waiting.append(key)
-    return {"for ever": for_ever, "waiting": waiting}
+    return {"for ever": for_ever, "waiting": waiting, "unseen": overtaken}
 
 
-CLEAN: dict[str, list[str]] = {"for ever": [], "waiting": []}
+CLEAN: dict[str, list[str]] = {"for ever": [], "waiting": [], "unseen": []}
 
 
 async def number(n: int) -> int:

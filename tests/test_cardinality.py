@@ -10,7 +10,7 @@ import pytest
 from ratelimit_async import Event, QueueConfig, QueueFull, RateLimitConfig, RateLimiter
 from ratelimit_async import _keys as keys_module
 from ratelimit_async._events import ManyKeys
-from tests.helpers import client_of, eventually, leftovers, number
+from tests.helpers import client_of, eventually, leftovers, number, unseen
 from tests.main_paths import LIMITS, drive
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ KINDS = {"d", "c", "r", "l", "h", "p", "w", "q", "sw", "fw", "sc", "tb", "contro
 TASKS = {"a", "t", "k", "x", "y", "u", "z", "e", "tasks"}
 # ms: configurations and pauses without end. Everything else is gone within what its limit counts, and a minute or so.
 # So are durable tasks, and lists that they wait in.
-LONGEST = dict.fromkeys(("control", "p", "q", "r", "l", *TASKS - {"a", "k"}), 30 * 86_400_000 + 5_000)
+LONGEST = dict.fromkeys(("control", "c", "p", "q", "r", "l", *TASKS - {"a", "k"}), 30 * 86_400_000 + 5_000)
 
 
 async def test_everything_that_is_written_ends(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +31,7 @@ async def test_everything_that_is_written_ends(url: str, monkeypatch: pytest.Mon
 
     async def look() -> None:
         async with client_of(url) as client:
+            assert await unseen(client) == []
             async for key in client.scan_iter():
                 life = await client.pttl(key)
                 shared = key.rpartition("}:")[2]

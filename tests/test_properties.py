@@ -20,7 +20,7 @@ from ratelimit_async import (
     RequestTimeout,
 )
 from ratelimit_async._demo import most_in_any_window
-from tests.helpers import CLEAN, depth_is, eventually, is_paused, leftovers
+from tests.helpers import CLEAN, client_of, depth_is, eventually, is_paused, leftovers, unseen
 
 names = (f"n{n}" for n in itertools.count())
 
@@ -133,7 +133,7 @@ async def test_every_request_ends_in_exactly_one_way_and_leaves_nothing(
             ran_and_ended[n] = "cancelled"
         ends[n] += 1
 
-    async with RateLimiter(url, limits={name: config}) as limiter:
+    async with RateLimiter(url, limits={name: config}) as limiter, client_of(url) as client:
         tasks: list[asyncio.Task[None]] = []
         for n, (pause, how, timeout, cancel_after, level) in enumerate(requests):
             task = asyncio.create_task(one(limiter, n, how, timeout, level))
@@ -142,6 +142,7 @@ async def test_every_request_ends_in_exactly_one_way_and_leaves_nothing(
                 asyncio.get_running_loop().call_later(cancel_after, task.cancel)
             tasks.append(task)
             await asyncio.sleep(pause)
+            assert await unseen(client) == []
         await asyncio.wait(tasks)
         await eventually(lambda: depth_is(limiter, name, 0))
     assert set(ends.values()) == {1}

@@ -127,6 +127,7 @@ async def test_one_call_grants_no_more_than_a_batch_and_somebody_of_every_key(ur
 async def test_a_grant_behind_many_whose_process_is_gone_takes_several_calls(url: str) -> None:
     async with RateLimiter(url, limits={"a": "1000/day"}, hooks=[], poll_interval=30) as limiter:
         async with client_of(url) as client:
+            await client.zadd("{rl:a:}:c", {"gone": 1, "*": math.inf})
             await client.rpush("{rl:a:}:q0", *(f"gone {n} 1 0 -" for n in range(900)))
         # Not in one, and not at the pace of a timer.
         async with asyncio.timeout(10):

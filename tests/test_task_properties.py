@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit_async import RateLimiter, RequestCancelled, Retry, TaskFailed
-from tests.helpers import CLEAN, client_of, eventually, leftovers
+from tests.helpers import CLEAN, client_of, eventually, leftovers, unseen
 
 Step = Literal["ok", "fail", "later", "fatal"]
 names = (f"t{n}" for n in itertools.count())
@@ -48,7 +48,7 @@ async def test_every_task_ends_exactly_one_way(
         runs[n] += 1
         steps = tasks[n][0]
         step = steps[min(runs[n], len(steps)) - 1]
-        await asyncio.sleep(0)
+        assert await unseen(client) == []
         if step == "later":
             raise Retry(0.001)
         if step == "fail":
@@ -57,7 +57,7 @@ async def test_every_task_ends_exactly_one_way(
             raise KeyError(n)
         return n
 
-    async with limiters[0] as one, limiters[1] as two:
+    async with limiters[0] as one, limiters[1] as two, client_of(url) as client:
         by_most = [
             {
                 most: limiter.task(f"m{most}", max_attempts=most, backoff=0.001, retry_on=ValueError)(attempt)
@@ -73,6 +73,7 @@ async def test_every_task_ends_exactly_one_way(
         gone = {n for n in cancelled if n < len(tasks)}
         for n in gone:
             await two.cancel(tickets[n].id)
+        assert await unseen(client) == []
         await one.resume(name)
         ends = await asyncio.gather(*tickets, return_exceptions=True)
         for n, end in enumerate(ends):

@@ -21,8 +21,11 @@ return run(1, function(group, a)
     -- A longer pause, or one without end, is not cut short by a shorter one.
     if us < 0 then
       redis.call('SET', group.pause, '-1', 'PX', LIFE)
+      be_seen(group, LIFE)
     elseif own >= 0 and now + us > own then
-      redis.call('SET', group.pause, int(now + us), 'PX', int(math.ceil(us / 1000) + 1000))
+      local life = math.ceil(us / 1000) + 1000
+      redis.call('SET', group.pause, int(now + us), 'PX', int(life))
+      be_seen(group, life)
     end
   end
   group.quiet, group.own_pause = nil, nil

@@ -1,7 +1,7 @@
 -- Purpose: hits and checks of keys that nobody waits for: the usual case, with the fewest keys, commands and tables.
--- KEYS:    per group: leases, pause, one queue per priority; after all of these, per group: one state per limit
--- ARGV:    the number of the former; per group its header, the number of its entries, and these: 'op costs', op: hit, check
---          header: of a key with one sliding window of requests its priorities, amount and period, us; of any other as in
+-- KEYS:    per group its clients; after all of these, per group: one state per limit
+-- ARGV:    number of groups; per group its header, the number of its entries, and these: 'op costs', op: hit, check
+--          header: of a key with one sliding window of requests its amount and period, us; of any other as in
 --          include/prelude.lua
 -- Reply:   as decide gives them, five numbers for each entry, one after another whatever their group; five times LEFT
 --          for each entry of a group that admit.lua has to look at: somebody waits, or may have to; it is paused for itself,
@@ -33,19 +33,19 @@ local function serve_window(key, amount, period, first, entries)
     if entry ~= 'hit -' then
       local op, text = match(entry, '^(%l+) (%S+)$')
       charges, cost = op == 'hit', text == '-' and 1 or tonumber(match(text, '^requests=(%d+)$'))
-      if not cost or cost == 0 or cost > amount then
+      if not cost or cost > amount then
         return
       end
     end
     local verdict, rest = ALLOWED, 0
-    local missing = used + cost - amount
+    local missing = cost > 0 and used + cost - amount or 0
     if missing > 0 then
       if missing ~= asked then
         asked, frees = missing, window_frees_in(window, key, period, missing)
       end
       verdict, rest = LIMITED, frees
     elseif charges then
-      if total == window.total then
+      if cost > 0 and total == window.total then
         reset = current_bucket(period, window.newest) + period - now
       end
       used, total, rest = used + cost, total + cost, now
@@ -84,30 +84,29 @@ local function make_others()
   return header_of, serve
 end
 
--- Where a group's arguments and its signs of somebody who waits begin, and after which its states do.
-local a, sign, state = 2, 1, ARGV[1] + 0
+-- Where a group's arguments begin, and after which its sign and its states do.
+local a, sign, state = 2, 0, ARGV[1] + 0
 -- Mostly nobody waits for any: one command tells.
-local quiet = call('EXISTS', unpack(KEYS, 1, ARGV[1])) == 0
+local quiet = call('EXISTS', unpack(KEYS, 1, state)) == 0
 
-local header, priorities, amount, period, group, header_of, serve
+local header, amount, period, group, header_of, serve
 while ARGV[a] do
   -- Many groups of a call are configured alike.
   if ARGV[a] ~= header then
     header = ARGV[a]
-    priorities, amount, period = match(header, '^(%d+) (%d+) (%d+)$')
-    if period then
-      priorities, amount, period = tonumber(priorities), tonumber(amount), tonumber(period)
-    else
+    amount, period = match(header, '^(%d+) (%d+)$')
+    amount, period = tonumber(amount), tonumber(period)
+    if not period then
       if not serve then
         header_of, serve = make_others()
       end
       group = header_of(header)
-      priorities = group.priorities
     end
   end
-  local before, entries, past = told, tonumber(ARGV[a + 1]), sign + 2 + priorities
+  local before, entries = told, tonumber(ARGV[a + 1])
   local answered, usual
-  if quiet or call('EXISTS', unpack(KEYS, sign, past - 1)) == 0 then
+  sign = sign + 1
+  if quiet or call('EXISTS', KEYS[sign]) == 0 then
     if period then
       answered, usual = pcall(serve_window, KEYS[state + 1], amount, period, a + 2, entries)
     else
@@ -120,6 +119,6 @@ while ARGV[a] do
       replies[n] = LEFT
     end
   end
-  a, sign, state = a + 2 + entries, past, state + (period and 1 or #group.limits)
+  a, state = a + 2 + entries, state + (period and 1 or #group.limits)
 end
 return replies

@@ -60,7 +60,8 @@ local function open_group(a, k)
     limits = {},
     alive = {},
     next = -1,
-    signs = k + 6,
+    first = k + 6,
+    last = k + 7 + levels,
     quiet = nil,
     depths = nil,
     depth = nil,
@@ -85,10 +86,31 @@ local function open_group(a, k)
   return group, a + 2, k
 end
 
--- Whether anybody may wait, be granted and not yet run, or be paused: one command tells the usual case.
+-- Never shorter than it was: durable tasks may be in there.
+local function live(key, ms)
+  if redis.call('PTTL', key) < ms then
+    redis.call('PEXPIRE', key, int(ms))
+  end
+end
+
+-- Whoever asks whether somebody may wait, be granted and not yet run, or have paused the key asks for one name: `clients`
+-- is there as long as any lease, pause or queue may be. Whatever writes one says for how many ms; once all are gone,
+-- whoever looks takes it away.
+local function be_seen(group, ms)
+  if (group.seen or 0) < ms then
+    group.seen = ms
+    redis.call('ZADD', group.clients, '+inf', '*')
+    live(group.clients, ms)
+  end
+end
+
 local function is_quiet(group)
   if group.quiet == nil then
-    group.quiet = redis.call('EXISTS', unpack(KEYS, group.signs, group.signs + group.priorities + 1)) == 0
+    group.quiet = redis.call('EXISTS', group.clients) == 0
+    if not group.quiet and redis.call('EXISTS', unpack(KEYS, group.first, group.last)) == 0 then
+      redis.call('DEL', group.clients)
+      group.quiet, group.seen, group.alive = true, nil, {}
+    end
   end
   return group.quiet
 end

@@ -3,7 +3,7 @@
 -- entry: 'client seq enqueued deadline costs', and ' since' once it was lifted to a better level; times in us, deadline
 -- 0 for none. Within a level, the order is that of `since`, by default `enqueued`. id: 'client.seq'.
 -- records: id -> 'G stamp priority limit remaining reset entry' (granted, not yet claimed) or 'D reason' (dropped).
--- leases: id -> when its record is taken back. clients: client -> when it counts as gone.
+-- leases: id -> when its record is taken back. clients: client -> when it counts as gone, and '*' -> never.
 -- An entry of a durable task has '*name' for a client; it waits for any process that has the task, and its id is '*.seq'.
 -- pause: until when, us, or -1. work: 'priority unit' -> what those waiting cost beyond the usual.
 
@@ -82,6 +82,7 @@ local function count(group, priority, entry, sign)
   local depths = depths_of(group)
   depths[priority] = depths[priority] + sign
   group.depth = group.depth + sign
+  group.taken_out = group.taken_out or sign < 0
   if group.places then
     group.places[entry.id] = sign > 0 and { entry.text, priority, depths[priority] } or nil
   end
@@ -126,15 +127,8 @@ local function costs_ahead(group, priority)
   return ahead
 end
 
--- Never shorter than it was: durable tasks may be in there.
-local function live(key, ms)
-  if redis.call('PTTL', key) < ms then
-    redis.call('PEXPIRE', key, int(ms))
-  end
-end
-
 local function keep(group)
-  live(group.clients, QUEUE_TTL)
+  be_seen(group, QUEUE_TTL)
   for p, queue in ipairs(group.queues) do
     if depths_of(group)[p] > 0 then
       live(queue, QUEUE_TTL)
@@ -146,6 +140,7 @@ end
 local function keep_records(group, ms)
   live(group.records, ms)
   live(group.leases, ms)
+  be_seen(group, ms)
 end
 
 local function record(group, id, value)
@@ -157,6 +152,7 @@ end
 local function forget(group, ids)
   redis.call('HDEL', group.records, unpack(ids))
   redis.call('ZREM', group.leases, unpack(ids))
+  group.taken_out = true
 end
 
 local function drop(group, entry, reason)
@@ -177,6 +173,7 @@ local function arrived(group, priority, entry)
   if entry.task then
     live(group.queues[priority], TASK_TTL)
   end
+  be_seen(group, entry.task and TASK_TTL or QUEUE_TTL)
 end
 
 local function append(group, priority, entry)

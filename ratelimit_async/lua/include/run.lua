@@ -14,6 +14,10 @@ local function run(arity, serve, finish)
     if group.extra then
       save_work(group)
     end
+    if group.taken_out and (group.depth or 0) == 0 then
+      group.quiet = nil
+      is_quiet(group)
+    end
     if group.freed and group.cached then
       tell('all', 'x ' .. group.driver)
     end
