@@ -121,6 +121,10 @@ async def _while_paused(limiter: RateLimiter, other: RateLimiter, look: Callable
         await eventually(lambda by=by: _depth(limiter, "units", by, 3))
         await limiter.resume("units", by=by)
         await asyncio.gather(*tickets[2:])
+    await limiter.pause_for("units", 60, by="fresh")
+    await look()
+    assert (await limiter.check("units", by="fresh")).reason == "paused"
+    await limiter.resume("units", by="fresh")
     await limiter.pause_for("units", 0.05)
     await limiter.pause_for("units", 0.05, by="waits")
     await limiter.request("units", number, 1, by="waits")

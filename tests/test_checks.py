@@ -23,7 +23,7 @@ from ratelimit_async import (
 from ratelimit_async import _session as session_module
 from ratelimit_async._executor import Executor
 from ratelimit_async._link import Link
-from tests.helpers import client_of, eventually, leftovers, rows_at
+from tests.helpers import client_of, eventually, leftovers, number, rows_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -379,3 +379,14 @@ async def test_what_is_urgent_does_not_wait_behind_two_calls_under_way(
         executor._link = link
         link.write(b"".join(held.kept))
         await asyncio.gather(*hits, look)
+
+
+async def test_once_the_last_that_waited_has_its_turn_a_check_need_not_look_for_others(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "1/day"}, hooks=[]) as limiter, client_of(url) as client:
+        for by in "xyz":
+            await limiter.hit("a", by=by)
+            waiting = asyncio.create_task(limiter.request("a", number, 1, by=by))
+            await eventually(lambda by=by: client.exists(f"{{rl:a:{by}}}:c"))
+            await limiter.reset("a", by=by)
+            await waiting
+            assert not await client.exists(f"{{rl:a:{by}}}:c")
