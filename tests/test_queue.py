@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -515,3 +516,39 @@ async def test_who_is_cancelled_after_it_failed_is_not_told_of_again(url: str) -
         for waiter in (rejected, waiting):
             requests.cancel(waiter, "caller")
         assert [event.id for event in told if isinstance(event, Cancelled)] == [waiting.id]
+
+
+@pytest.mark.parametrize("promote", [None, 3600.0])
+async def test_who_comes_back_and_still_stands_there_stands_there_once(url: str, promote: float | None) -> None:
+    config = RateLimitConfig("1/day", QueueConfig(max_wait_before_promotion=promote))
+    async with RateLimiter(url, limits={"a": config}) as one, RateLimiter(url, limits={"a": config}) as two:
+        await one.hit("a")
+        tickets = list[Any]()
+        for limiter in (one, two, one):
+            # Those of one call come in one microsecond after the other.
+            tickets += await asyncio.gather(*(limiter.submit("a", number, n, priority=n % 3) for n in range(15)))
+        places = [ticket.id for ticket in tickets]
+        before = [waiting.id async for waiting in one.waiting("a")]
+        assert sorted(before) == sorted(places)
+        for limiter in (one, two):
+            requests = limiter._live().requests
+            for key, waiters in requests._waiting.items():
+                for waiter in random.sample(list(waiters.values()), len(waiters)):
+                    sent = requests.scripts.requeue(key, waiter.turn, waiter.priority, waiter.text, waiter.entry)
+                    told = requests.scripts.admission(key, await sent)
+                    assert (told.kind, told.entry) == ("Q", waiter.entry)
+                    assert told.position == before[waiter.priority * 15 :].index(waiter.id) + 1
+        assert [waiting.id async for waiting in two.waiting("a")] == before
+        # Those of one microsecond, too; all of them are older than the others.
+        scripts, key = one._live().requests.scripts, one._key_of("a", None)
+        earlier = min(waiter.enqueued for waiter in one._live().requests._waiting[key].values()) - 1_000_000
+        stood = dict[int, bytes]()
+        for n in (0, 1, 2, 3, 3, 1, 0, 2):
+            known = n in stood
+            told = scripts.admission(key, await scripts.requeue(key, f"{9000 + n}", 1, "-", b"- - %d 0 -" % earlier))
+            assert told.kind == "Q"
+            assert told.entry == stood.setdefault(n, told.entry)
+            assert not known or told.position == n + 1
+        assert len(set(stood.values())) == 4
+        for ticket in tickets:
+            ticket.cancel()

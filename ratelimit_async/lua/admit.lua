@@ -11,8 +11,8 @@
 --          request: {'A', limit's index, remaining, reset us, stamp} admitted; {'G', record} granted
 --          earlier; {'Q', entry, position, estimate us, 1 where the client's lease may have lapsed} waits; {'T', estimate us}
 --          may not wait; {'F'} the queue is full
--- Cost:    O(log 800) per limit and entry; O(depth) where `again` is 1, where `enqueued` is given, or op is return;
---          O(what was taken lately) where `again` is 1 or op is return
+-- Cost:    O(log 800) per limit and entry; O(log depth) where `enqueued` is given; O(depth) where `again` is 1 and it is
+--          not, or where waiters are lifted; O(what was taken lately) where `again` is 1 or op is return
 -- @include prelude
 -- @include limits
 -- @include taken
@@ -44,13 +44,18 @@ function parts.queue()
   end
 
   -- What an earlier sending of a request, or what it was before Redis forgot it, left here.
-  function queue.known(group, id)
+  function queue.known(group, id, enqueued)
     look(group)
     local value = redis.call('HGET', group.records, id)
     if value then
       return { 'G', value }
     end
-    local entry, _, position = find(group, id)
+    local entry, position, _
+    if enqueued > 0 then
+      entry, _, position = find_of(group, id, enqueued)
+    else
+      entry, _, position = find(group, id)
+    end
     if entry then
       return { 'Q', entry.text, position, 0, 1 }
     end
@@ -122,11 +127,12 @@ local function admitted(group, stamp)
 end
 
 local function request(group, op, text, rest, again)
-  local turn, level, wait, enqueued, fast = string.match(rest, '^(%S+) (%d+) (%-?%d+) (%d+) (%d)$')
+  local turn, level, wait, joined, fast = string.match(rest, '^(%S+) (%d+) (%-?%d+) (%d+) (%d)$')
+  local enqueued = tonumber(joined)
   local priority = math.min(tonumber(level) + 1, group.priorities)
   local id = client .. '.' .. string.match(turn, '^%d+')
   if again or op == 'return' then
-    local known = part_of('queue').known(group, id)
+    local known = part_of('queue').known(group, id, enqueued)
     local before = not known and (find_taken(group, turn) or group.holds and part_of('held').has(group, id, text) and now)
     if known or before then
       return known or admitted(group, tonumber(before))
@@ -139,8 +145,7 @@ local function request(group, op, text, rest, again)
     note_taken(group, turn, int(now))
     return admitted(group, now)
   end
-  wait, enqueued = tonumber(wait), tonumber(enqueued)
-  return part_of('queue').wait(group, op, id, priority, text, wait, enqueued, fast == '1')
+  return part_of('queue').wait(group, op, id, priority, text, tonumber(wait), enqueued, fast == '1')
 end
 
 -- @include run

@@ -187,27 +187,33 @@ local function arrival(group)
   return now + group.arrivals
 end
 
--- Arrival order is kept: an entry that comes back stands before all that came after it.
-local function insert(group, priority, entry)
+-- Where in a level those begin that came to it then or later, counted from 0, and the first of them.
+local function first_since(group, priority, least)
   local queue, first, past = group.queues[priority], 0, depths_of(group)[priority]
-  local after
-  if past > 0 and entry_of(redis.call('LINDEX', queue, '-1')).since <= entry.since then
+  if past == 0 or entry_of(redis.call('LINDEX', queue, '-1')).since < least then
     -- Those that come back together mostly come in their order.
-    first = past
+    return past
   end
+  local found
   while first < past do
     local middle = math.floor((first + past) / 2)
     local text = redis.call('LINDEX', queue, middle)
-    if entry_of(text).since > entry.since then
-      past, after = middle, text
-    else
+    if entry_of(text).since < least then
       first = middle + 1
+    else
+      past, found = middle, text
     end
   end
+  return first, found
+end
+
+-- Arrival order is kept: an entry that comes back stands before all that came after it.
+local function insert(group, priority, entry)
+  local _, after = first_since(group, priority, entry.since + 1)
   if not after then
     return append(group, priority, entry)
   end
-  redis.call('LINSERT', queue, 'BEFORE', after, entry.text)
+  redis.call('LINSERT', group.queues[priority], 'BEFORE', after, entry.text)
   arrived(group, priority, entry)
 end
 
@@ -282,6 +288,26 @@ local function find(group, id)
   local place = group.places[id]
   if place then
     return entry_of(place[1]), place[2], place[3]
+  end
+end
+
+-- The same of one that is known to have joined then, however many wait.
+local function find_of(group, id, enqueued)
+  if group.promote > 0 then
+    -- It may have come to a better level since.
+    return find(group, id)
+  end
+  for p, queue in ipairs(group.queues) do
+    local place, text = first_since(group, p, enqueued)
+    local entry = text and entry_of(text)
+    while entry and entry.since == enqueued do
+      place = place + 1
+      if entry.id == id then
+        return entry, p, place
+      end
+      text = redis.call('LINDEX', queue, place)
+      entry = text and entry_of(text)
+    end
   end
 end
 
