@@ -100,7 +100,8 @@ local function be_seen(group, ms)
   if (group.seen or 0) < ms then
     group.seen = ms
     redis.call('ZADD', group.clients, '+inf', '*')
-    live(group.clients, ms)
+    -- What is written after it in the same call expires that much later.
+    live(group.clients, ms + 1000)
   end
 end
 
