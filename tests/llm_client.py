@@ -26,8 +26,8 @@ def definitions_of(page: str) -> dict[str, Any]:
     return names
 
 
-async def ask_on(url: str, page: str, limits: dict[str, list[str]], start: float, seconds: float) -> dict[str, Any]:
-    """Let 15 callers ask, streaming and not by turns, until the end; what they got and what was settled."""
+async def ask_on(url: str, page: str, limits: dict[str, list[str]], seconds: float) -> dict[str, Any]:
+    """Let 15 callers ask, streaming and not by turns, for so long; what they got and what was settled."""
     names = definitions_of(page)
     told: dict[str, Any] = {"answers": 0, "refused": 0, "settled": 0, "pauses": 0}
 
@@ -40,7 +40,7 @@ async def ask_on(url: str, page: str, limits: dict[str, list[str]], start: float
 
         async def caller(number: int) -> None:
             ask = names["ask"] if number % 2 else names["ask_streaming"]
-            while time.time() < start + seconds:
+            while time.time() < end:
                 try:
                     assert await ask(client, "why? " * 8)
                     told["answers"] += 1
@@ -48,14 +48,17 @@ async def ask_on(url: str, page: str, limits: dict[str, list[str]], start: float
                     assert error.response.status_code == 429
                     told["refused"] += 1
 
-        await asyncio.sleep(max(start - time.time(), 0))
+        # All begin at once, however long it took them to get ready.
+        print(flush=True)
+        end = float(await asyncio.to_thread(sys.stdin.readline)) + seconds
+        await asyncio.sleep(max(end - seconds - time.time(), 0))
         await asyncio.gather(*(caller(number) for number in range(15)))
     return told
 
 
-def main(url: str, page: str, limits: str, start: str, seconds: str) -> None:
-    """Print what came of it."""
-    print(json.dumps(asyncio.run(ask_on(url, page, json.loads(limits), float(start), float(seconds)))))
+def main(url: str, page: str, limits: str, seconds: str) -> None:
+    """Say when it is ready, read when to begin, and print what came of it."""
+    print(json.dumps(asyncio.run(ask_on(url, page, json.loads(limits), float(seconds)))))
 
 
 if __name__ == "__main__":

@@ -46,19 +46,37 @@ class Run(NamedTuple):
     share: float
 
 
+def _answers_of(clients: list[subprocess.Popen[str]], begin: str) -> list[str]:
+    """Tell all when to begin, then hear all."""
+    for client in clients:
+        assert client.stdin is not None
+        client.stdin.write(begin)
+        client.stdin.flush()
+    return [client.communicate()[0] for client in clients]
+
+
 def run(redis_url: str, server: LlmServer, api: str, *, factor: int = 1, seconds: float = 4.0) -> Run:
     """Ask from 4 processes, with limits that are the server's times a factor."""
     limits = {api: [text.format(requests=factor * QUOTA.requests, tokens=factor * QUOTA.tokens) for text in APIS[api]]}
     places = {"OPENAI_BASE_URL": f"{server.url}/v1", "ANTHROPIC_BASE_URL": server.url}
     environ = os.environ | places | {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
-    arguments = [redis_url, f"{api}.md", json.dumps(limits), str(time.time() + 1.5), str(seconds)]
+    arguments = [redis_url, f"{api}.md", json.dumps(limits), str(seconds)]
     clients = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.llm_client", *arguments], cwd=ROOT, env=environ, stdout=subprocess.PIPE
+            [sys.executable, "-m", "tests.llm_client", *arguments],
+            cwd=ROOT,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(4)
     ]
-    told = [json.loads(client.communicate()[0]) for client in clients]
+    for client in clients:
+        assert client.stdout is not None
+        client.stdout.readline()
+    begin = f"{time.time() + 0.5}\n"
+    told = [json.loads(answer) for answer in _answers_of(clients, begin)]
     answers, refused, settled, pauses = (
         sum(one[what] for one in told) for what in ("answers", "refused", "settled", "pauses")
     )
