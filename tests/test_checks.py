@@ -26,7 +26,7 @@ from ratelimit_async._link import Link
 from tests.helpers import client_of, eventually, leftovers, number, rows_at
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from ratelimit_async._settings import SettingsArguments
 
@@ -293,8 +293,7 @@ async def bare_executor(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 def start_hit(limiter: RateLimiter) -> asyncio.Future[Any]:
-    assert limiter._session is not None
-    return limiter._session.requests.scripts.hit(limiter._key_of("a", None), {"requests": 1})
+    return limiter._live().requests.scripts.hit(limiter._key_of("a", None), {"requests": 1})
 
 
 def flying(executor: Executor) -> list[int]:
@@ -332,13 +331,21 @@ class HeldBack(Link):
         self.kept.append(packed)
 
 
+@contextlib.contextmanager
+def held_back(executor: Executor) -> Iterator[None]:
+    """Let nothing reach Redis until the end."""
+    link, held = executor._link, HeldBack()
+    assert link is not None
+    executor._link = held
+    yield
+    executor._link = link
+    link.write(b"".join(held.kept))
+
+
 async def test_behind_two_calls_under_way_others_gather_until_they_fill_one(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with bare_executor(url, monkeypatch) as (limiter, executor):
-        link, held = executor._link, HeldBack()
-        assert link is not None
-        executor._link = held
         hits = list[asyncio.Future[Any]]()
 
         async def start(count: int) -> list[int]:
@@ -346,15 +353,14 @@ async def test_behind_two_calls_under_way_others_gather_until_they_fill_one(
             await asyncio.sleep(0)
             return flying(executor)
 
-        assert await start(1) == [1]
-        assert await start(1) == [1, 1]
-        assert await start(1) == [1, 1]
-        assert await start(30) == [1, 1]
-        assert await start(2) == [1, 1, 32]
-        # Four are the most, even of full ones.
-        assert await start(64) == [1, 1, 32, 32]
-        executor._link = link
-        link.write(b"".join(held.kept))
+        with held_back(executor):
+            assert await start(1) == [1]
+            assert await start(1) == [1, 1]
+            assert await start(1) == [1, 1]
+            assert await start(30) == [1, 1]
+            assert await start(2) == [1, 1, 32]
+            # Four are the most, even of full ones.
+            assert await start(64) == [1, 1, 32, 32]
         await asyncio.gather(*hits)
         assert (await limiter.check("a")).remaining == 1000 - 99
 
@@ -363,21 +369,17 @@ async def test_what_is_urgent_does_not_wait_behind_two_calls_under_way(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with bare_executor(url, monkeypatch) as (limiter, executor):
-        link, held = executor._link, HeldBack()
-        assert link is not None
-        assert limiter._session is not None
-        executor._link = held
         hits = list[asyncio.Future[Any]]()
-        for _ in range(3):
-            hits.append(start_hit(limiter))
+        with held_back(executor):
+            for _ in range(3):
+                hits.append(start_hit(limiter))
+                await asyncio.sleep(0)
+            assert flying(executor) == [1, 1]
+            scripts = limiter._live().requests.scripts
+            look = asyncio.create_task(scripts.grant(limiter._key_of("a", None), 10))
             await asyncio.sleep(0)
-        assert flying(executor) == [1, 1]
-        look = asyncio.create_task(limiter._session.requests.scripts.grant(limiter._key_of("a", None), 10))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert [flight.batch[0].script.name for flight in executor._flying] == ["quick", "quick", "grant"]
-        executor._link = link
-        link.write(b"".join(held.kept))
+            await asyncio.sleep(0)
+            assert [flight.batch[0].script.name for flight in executor._flying] == ["quick", "quick", "grant"]
         await asyncio.gather(*hits, look)
 
 

@@ -14,6 +14,7 @@ local function run(arity, serve, finish)
     if group.extra then
       save_work(group)
     end
+    -- Was it the last? Then checks need not look for others any more.
     if group.taken_out and (group.depth or 0) == 0 then
       group.quiet = nil
       is_quiet(group)
