@@ -50,12 +50,7 @@ function parts.queue()
     if value then
       return { 'G', value }
     end
-    local entry, position, _
-    if enqueued > 0 then
-      entry, _, position = find_of(group, id, enqueued)
-    else
-      entry, _, position = find(group, id)
-    end
+    local entry, _, position = find_of(group, id, enqueued)
     if entry then
       return { 'Q', entry.text, position, 0, 1 }
     end

@@ -291,9 +291,9 @@ local function find(group, id)
   end
 end
 
--- The same of one that is known to have joined then, however many wait.
+-- The same of one that joined then, however many wait; 0: nobody knows when.
 local function find_of(group, id, enqueued)
-  if group.promote > 0 then
+  if enqueued == 0 or group.promote > 0 then
     -- It may have come to a better level since.
     return find(group, id)
   end
