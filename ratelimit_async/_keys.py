@@ -129,12 +129,13 @@ class Key:
         others = (f"{base}{part}".encode() for part in (*"dcrhw", f"a:{self._client}", *"lp", *queues))
         self.redis = (*others, *self.states)
         self.header = " ".join(map(str, header)).encode()
-        # What quick.lua is told: of most keys two numbers are all.
-        match header:
-            case [_, _, _, _, _, "sw", "requests", amount, period, 0]:
-                self.brief = f"{amount} {period}".encode()
-            case _:
-                self.brief = self.header
+        # What quick.lua is told, which has nothing to do with queues, nor with what runs.
+        match header[5:]:
+            case ["sw", "requests", amount, period, 0]:
+                brief = [amount, period]
+            case limits:
+                brief = [len(states)] if config.holds else limits
+        self.brief = " ".join(map(str, brief)).encode()
         self.packed: PackedKey | None = None
         # Meeting several expiring buckets in one script call may put off a grant by so long, and no longer.
         self.slack = min([4_000, *(_gap(limit) // 250 for limit in config.limits if limit.period)])

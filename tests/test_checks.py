@@ -110,6 +110,31 @@ async def test_a_cost_that_can_never_pass_is_refused_at_once(url: str) -> None:
                 await call
 
 
+@pytest.mark.parametrize("limit", ["5/minute", "5/minute fixed_window"])
+async def test_a_cost_beyond_an_amount_that_was_lowered_meanwhile_hurts_no_others_of_the_same_call(
+    url: str, limit: str
+) -> None:
+    async with RateLimiter(url, limits={"a": limit, "b": limit}) as limiter:
+        scripts = limiter._live().requests.scripts
+        lowered, other = (limiter._key_of(name, None) for name in "ab")
+        replies = await asyncio.gather(scripts.hit(lowered, {"requests": 6}), scripts.hit(other, {"requests": 4}))
+        decisions = [scripts.decision(key, reply) for key, reply in zip((lowered, other), replies, strict=True)]
+        assert [decision and decision.remaining for decision in decisions] == [None, 1]
+        assert (await limiter.status("a")).limits[0].used == 0
+
+
+async def test_a_check_that_was_on_its_way_when_its_key_began_to_count_what_runs_is_answered(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "5/minute", "b": "5/minute"}) as limiter:
+        key = limiter._key_of("a", None)
+        counting = RateLimitConfig([Limit.concurrent(3), Limit(5, 60)])
+        first, second = limiter.hit("a"), limiter.hit("b", cost=2)
+        tasks = [asyncio.ensure_future(hit) for hit in (first, second)]
+        asyncio.get_running_loop().call_soon(key.configure, counting)
+        decisions = await asyncio.gather(*tasks)
+        assert [decision.remaining for decision in decisions] == [4, 3]
+        assert (await limiter.status("b")).limits[0].used == 2
+
+
 async def test_subjects_and_names_have_their_own_counters(url: str) -> None:
     async with RateLimiter(url, default="1/minute") as limiter:
         for name, by in (("a", None), ("a", "x"), ("a", "y"), ("b", None), ("a", 7)):

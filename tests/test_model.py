@@ -283,3 +283,35 @@ async def test_the_error_of_a_sliding_counter_is_as_the_docs_state(url: str, clo
         assert amount - 1 <= most <= amount + 1
     else:
         assert 1.8 * amount < most < 2 * amount
+
+
+@pytest.mark.parametrize("algorithm", ["sliding_window", "fixed_window", "sliding_counter", "token_bucket"])
+async def test_how_long_a_check_waits_is_known_whatever_was_charged_before_it_in_the_same_call(
+    url: str, clock: Clock, algorithm: str
+) -> None:
+    limits = [f"10 per 10 seconds {algorithm}", "1000/hour"]
+    async with RateLimiter(url, limits={"a": limits}, hooks=[]) as limiter:
+        for by in ("together", "one by one"):
+            await clock.set(START)
+            await limiter.hit("a", by=by, cost=10)
+        for by in ("together", "one by one"):
+            await clock.set(START + 15_000_000)
+            await limiter.hit("a", by=by, cost=2)
+        await clock.set(START + 15_500_000)
+        # The last one lacks as much as the first, but something was charged in between.
+        costs = [9, 2, 7]
+        # The first of a turn is sent by itself.
+        hits = (limiter.hit("a", by="together", cost=cost) for cost in costs)
+        _, *together = await asyncio.gather(limiter.check("a", by="another"), *hits)
+        assert [decision.allowed for decision in together] == [False, True, False]
+        assert together == [await limiter.hit("a", by="one by one", cost=cost) for cost in costs]
+
+
+async def test_a_fixed_window_goes_on_where_the_clock_has_stepped_back(url: str, clock: Clock) -> None:
+    limits = ["5 per 10 seconds fixed_window", "1000/hour"]
+    async with RateLimiter(url, limits={"a": limits}, hooks=[]) as limiter:
+        for step in (15_000_000, 5_000_000, 15_000_000, 5_000_000):
+            await clock.set(START + step)
+            assert (await limiter.hit("a")).allowed
+        await clock.set(START + 15_000_000)
+        assert (await limiter.status("a")).limits[0].used == 4

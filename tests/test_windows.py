@@ -20,12 +20,15 @@ INCLUDE = Path(ratelimit_async.__file__).parent / "lua" / "include"
 PERIOD = 800_000_000
 WIDTH = PERIOD // 800
 BEGIN = 1_000_000 * WIDTH
-CLOCK, WINDOW, SLIDING = ((INCLUDE / f"{part}.lua").read_text() for part in ("clock", "window", "sliding_window"))
+CLOCK, WINDOW, SLIDING, SHIFTS = (
+    (INCLUDE / f"{part}.lua").read_text() for part in ("clock", "window", "sliding_window", "shifts")
+)
 SCRIPT = f"""{CLOCK}
 now = tonumber(ARGV[1])
 {WINDOW}
 local parts = {{}}
 {SLIDING}
+{SHIFTS}
 local sliding = parts.sw()
 local limit = {{ key = KEYS[1], period = {PERIOD} }}
 sliding.open(limit)

@@ -1,11 +1,12 @@
 -- Purpose: hits and checks of keys that nobody waits for: the usual case, with the fewest keys, commands and tables.
 -- KEYS:    per group its clients; after all of these, per group: one state per limit
 -- ARGV:    number of groups; per group its header, the number of its entries, and these: 'op costs', op: hit, check
---          header: of a key with one sliding window of requests its amount and period, us; of any other as in
---          include/prelude.lua
+--          header: of a key with one sliding window of requests its amount and period, us; of others kind, unit, amount,
+--          period and drain per limit, as in include/prelude.lua; of one with limits that count what runs only the number
+--          of its states
 -- Reply:   as decide gives them, five numbers for each entry, one after another whatever their group; five times LEFT
 --          for each entry of a group that admit.lua has to look at: somebody waits, or may have to; it is paused for itself,
---          its state is nothing that can be read, or a cost is unusual
+--          its state is nothing that can be read, or a cost is beyond an amount
 -- Cost:    O(log 800) per limit and entry
 -- @include clock
 -- @include verdicts
@@ -15,18 +16,31 @@
 local replies, told = { 0, 0, 0, 0, 0 }, 0
 
 -- One for all: what a key's limit holds, while it is served.
-local window = { newest = 0, written = 0, total = 0, oldest = 0, base = 0, kept = 0, expired = 0, rows = 0 }
+local window = {
+  key = '',
+  period = 0,
+  used = 0,
+  newest = 0,
+  written = 0,
+  total = 0,
+  oldest = 0,
+  base = 0,
+  kept = 0,
+  expired = 0,
+  rows = 0,
+}
 
--- The usual limit is one sliding window of requests. It is decided by this and window.lua alone: making the parts that
--- other limits need takes longer than that. Gives true, but nothing where an entry is not usual.
+-- The usual limit is one sliding window of requests. It is decided by this and window.lua alone: by what serves any, a
+-- check of it takes Redis a quarter longer. Gives true, but nothing where an entry is not usual.
 local function serve_window(key, amount, period, first, entries)
-  open_window(window, key, period)
+  window.key, window.period = key, period
+  open_window(window)
   local total = window.total
   -- Such a one has to begin anew.
   if total > MOST_TOTAL then
     return
   end
-  local used, asked, frees = total - window.base, nil, nil
+  local used, asked, frees = window.used, nil, nil
   local reset = used > 0 and window.newest + period - now or 0
   for e = first, first + entries - 1 do
     local entry, charges, cost = ARGV[e], true, 1
@@ -41,7 +55,7 @@ local function serve_window(key, amount, period, first, entries)
     local missing = cost > 0 and used + cost - amount or 0
     if missing > 0 then
       if missing ~= asked then
-        asked, frees = missing, window_frees_in(window, key, period, missing)
+        asked, frees = missing, window_frees_in(window, missing)
       end
       verdict, rest = LIMITED, frees
     elseif charges then
@@ -56,32 +70,130 @@ local function serve_window(key, amount, period, first, entries)
   end
   if total > window.total then
     window.total = total
-    save_window(window, key, period)
+    save_window(window)
   end
   return true
 end
 
 -- What any other key needs is made when the first comes.
 local function make_others()
-  -- @include basics
-  -- @include limits
+  -- @include parts
+  -- @include costs
+  -- @include sliding_window
+  -- @include fixed_windows
+  -- @include token_bucket
 
-  local function serve(group, state, first, entries)
-    group.opened = false
-    for n, limit in ipairs(group.limits) do
-      limit.group, limit.key, limit.used, limit.dirty = group, KEYS[state + n], 0, false
+  local headers = {}
+
+  -- What the limits of a key with such a header hold, while it is served.
+  local function limits_of(header)
+    local limits = headers[header]
+    if not limits then
+      limits = { states = tonumber(header) }
+      for kind, unit, amount, period, drain in string.gmatch(header, '(%l%l) (%S+) (%d+) (%d+) (%d+)') do
+        limits[#limits + 1] = {
+          does = part_of(kind),
+          unit = unit,
+          usual = unit == 'requests' and 1 or 0,
+          amount = tonumber(amount),
+          period = tonumber(period),
+          drain = tonumber(drain),
+          scale = 1,
+          used = 0,
+          total = 0,
+          key = nil,
+          dirty = nil,
+          cost = nil,
+          missing = nil,
+          wait = nil,
+        }
+      end
+      limits.states = limits.states or #limits
+      headers[header] = limits
+    end
+    return limits
+  end
+
+  local function used_of(limit)
+    return limit.scale == 1 and limit.used or ceil(limit.used / limit.scale)
+  end
+
+  -- The limit with the smallest share remaining.
+  local function tightest(limits)
+    local index, least = 1, 2
+    for n, limit in ipairs(limits) do
+      local share = (limit.amount - used_of(limit)) / limit.amount
+      if share < least then
+        least, index = share, n
+      end
+    end
+    return index
+  end
+
+  -- Gives true, but nothing where admit.lua has to look.
+  local function serve(limits, state, first, entries)
+    local count = #limits
+    if count == 0 then
+      return
+    end
+    for n = 1, count do
+      local limit = limits[n]
+      limit.key, limit.used, limit.dirty, limit.missing = KEYS[state + n], 0, false, 0
+      limit.does.open(limit)
+      if limit.total > MOST_TOTAL then
+        return
+      end
     end
     for e = first, first + entries - 1 do
       local op, text = read(ARGV[e])
-      local t = told
-      replies[t + 1], replies[t + 2], replies[t + 3], replies[t + 4], replies[t + 5] = decide(group, text, op == 'hit')
-      told = t + 5
+      local costs, verdict, binds, rest = costs_of(text), ALLOWED, count == 1 and 1 or 0, 0
+      for n = 1, count do
+        local limit = limits[n]
+        local cost = costs[limit.unit] or limit.usual
+        local missing = cost > 0 and limit.used + (cost - limit.amount) * limit.scale or 0
+        limit.cost = cost
+        if missing > 0 then
+          if cost > limit.amount then
+            return
+          elseif missing ~= limit.missing then
+            limit.missing, limit.wait = missing, ceil(limit.does.free_in(limit, missing))
+          end
+          verdict = LIMITED
+          if limit.wait > rest then
+            rest, binds = limit.wait, n
+          end
+        end
+      end
+      if verdict == ALLOWED and op == 'hit' then
+        rest = now
+        for n = 1, count do
+          local limit = limits[n]
+          if limit.cost > 0 then
+            limit.does.charge(limit, limit.cost)
+            -- How long it makes wait has changed.
+            limit.missing = 0
+          end
+        end
+      end
+      if binds == 0 then
+        binds = tightest(limits)
+      end
+      local limit = limits[binds]
+      local remaining = limit.amount - used_of(limit)
+      replies[told + 1], replies[told + 2], replies[told + 3] = verdict, binds, remaining > 0 and remaining or 0
+      replies[told + 4], replies[told + 5] = ceil(limit.does.reset_in(limit)), rest
+      told = told + 5
     end
-    save(group)
+    for n = 1, count do
+      local limit = limits[n]
+      if limit.dirty then
+        limit.does.save(limit)
+      end
+    end
     return true
   end
 
-  return header_of, serve
+  return limits_of, serve
 end
 
 -- Where a group's arguments begin, and after which its sign and its states do.
@@ -89,7 +201,7 @@ local a, sign, state = 2, 0, ARGV[1] + 0
 -- Mostly nobody waits for any: one command tells.
 local quiet = call('EXISTS', unpack(KEYS, 1, state)) == 0
 
-local header, amount, period, group, header_of, serve
+local header, amount, period, limits, limits_of, serve
 while ARGV[a] do
   -- Many groups of a call are configured alike.
   if ARGV[a] ~= header then
@@ -98,9 +210,9 @@ while ARGV[a] do
     amount, period = tonumber(amount), tonumber(period)
     if not period then
       if not serve then
-        header_of, serve = make_others()
+        limits_of, serve = make_others()
       end
-      group = header_of(header)
+      limits = limits_of(header)
     end
   end
   local before, entries = told, tonumber(ARGV[a + 1])
@@ -110,7 +222,7 @@ while ARGV[a] do
     if period then
       answered, usual = pcall(serve_window, KEYS[state + 1], amount, period, a + 2, entries)
     else
-      answered, usual = pcall(serve, group, state, a + 2, entries)
+      answered, usual = pcall(serve, limits, state, a + 2, entries)
     end
   end
   if not (answered and usual) then
@@ -119,6 +231,6 @@ while ARGV[a] do
       replies[n] = LEFT
     end
   end
-  a, state = a + 2 + entries, state + (period and 1 or #group.limits)
+  a, state = a + 2 + entries, state + (period and 1 or limits.states)
 end
 return replies

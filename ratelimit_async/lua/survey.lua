@@ -47,8 +47,8 @@ local kinds = {}
 
 -- The first row, or the newest of those that have expired: what it says shows whether the window began anew.
 function kinds.sw(key)
-  local window = {}
-  read_window(window, key)
+  local window = { key = key }
+  read_window(window)
   if window.rows == 0 then
     return { 0, 0, 0, 0, 0 }
   end

@@ -1,6 +1,8 @@
 -- What every script that counts shares: the clock, the caller, costs, and the configuration of a key.
 
 -- @include clock
+-- @include parts
+-- @include costs
 
 local client = ARGV[1]
 local client_lease = tonumber(ARGV[2])
@@ -8,33 +10,6 @@ local driver_lease = tonumber(ARGV[3])
 local channel = ARGV[4]
 -- What one script looks through of anything that may be long.
 local BATCH = 100
-
--- Most of a script's start is the making of its functions: those of a part are made when something first needs them.
-local parts, made = {}, {}
-
-local function part_of(name)
-  local part = made[name]
-  if not part then
-    part = parts[name]()
-    made[name] = part
-  end
-  return part
-end
-
-local parsed = {}
-
--- 'requests=3,tokens=900': units that are not named cost what they usually do; '-': all of them.
-local function costs_of(text)
-  local costs = parsed[text]
-  if not costs then
-    costs = {}
-    for unit, cost in string.gmatch(text, '([%w_]+)=(%d+)') do
-      costs[unit] = tonumber(cost)
-    end
-    parsed[text] = costs
-  end
-  return costs
-end
 
 -- Fields that most scripts set are named here, as for groups: a table that grows is copied.
 local function new_limit(group, kind, unit, amount, period, drain, finish, holds, usual)
@@ -100,12 +75,4 @@ end
 
 local function cost_of(limit, costs)
   return costs[limit.unit] or limit.usual
-end
-
--- Hits and checks mostly cost the usual, and look alike.
-local function read(entry)
-  if entry == 'hit -' then
-    return 'hit', '-'
-  end
-  return string.match(entry, '^(%l+) (%S+) ?(.*)$')
 end

@@ -3,12 +3,8 @@
 -- sc: two of these, the previous one counted by the share of it that a sliding window would still cover;
 --     a string 'period:index:current:previous'.
 
-local function numbers_of(limit, pattern, what)
-  local state = redis.call('GET', limit.key)
-  if not state then
-    return
-  end
-  local period, index, one, two = string.match(state, pattern)
+local function numbers_of(limit, state, pattern, what)
+  local period, index, one, two = match(state, pattern)
   if not index then
     error('WRONGTYPE ' .. limit.key .. ' holds something else than a ' .. what, 0)
   end
@@ -27,14 +23,33 @@ end
 parts.fw = function()
   local fixed = {}
 
+  -- By period: what the state of the window that is filled now begins with.
+  local stems = {}
+
   function fixed.open(limit)
-    limit.index = math.floor(now / limit.period)
-    local period, index, used = numbers_of(limit, '^(%d+):(%d+):(-?%d+)$', 'fixed window')
-    if index and period ~= limit.period then
+    limit.index = floor(now / limit.period)
+    local stem = stems[limit.period]
+    if not stem then
+      stem = int(limit.period) .. ':' .. int(limit.index) .. ':'
+      stems[limit.period] = stem
+    end
+    local state = call('GET', limit.key)
+    limit.stem = stem
+    if not state then
+      return
+    end
+    local before, count = match(state, '^(%d+:%d+:)(%-?%d+)$')
+    -- Mostly it is of that very window.
+    if before == stem then
+      limit.used = tonumber(count)
+      return
+    end
+    local period, index, used = numbers_of(limit, state, '^(%d+):(%d+):(-?%d+)$', 'fixed window')
+    if period ~= limit.period then
       -- What a window of another length still counts is counted in this one.
       limit.used = (index + 1) * period > now and used or 0
-    elseif index and index >= limit.index then
-      limit.index, limit.used = index, used
+    elseif index > limit.index then
+      limit.index, limit.used, limit.stem = index, used, before
     end
   end
 
@@ -42,17 +57,6 @@ parts.fw = function()
 
   function fixed.gone_at(limit, stamp)
     return (math.floor(stamp / limit.period) + 1) * limit.period
-  end
-
-  function fixed.wait(limit, demand)
-    local used = math.min(limit.used, limit.amount)
-    local missing = used + held_of(limit) + demand - limit.amount
-    if missing <= 0 then
-      return 0
-    end
-    -- A call that ends in the window it began in leaves the next one free.
-    local cycle = math.max(math.ceil((cycle_of(limit) - limit.period) / limit.period), 1) * limit.period
-    return math.floor((missing - 1) / limit.amount) * cycle + wait_within(limit, math.min(demand, limit.amount))
   end
 
   function fixed.reset_in(limit)
@@ -65,8 +69,7 @@ parts.fw = function()
   end
 
   function fixed.save(limit)
-    local state = int(limit.period) .. ':' .. int(limit.index) .. ':' .. int(limit.used)
-    redis.call('SET', limit.key, state, 'PX', life_of(rest_of(limit)))
+    redis.call('SET', limit.key, limit.stem .. int(limit.used), 'PX', life_of(rest_of(limit)))
   end
 
   function fixed.shift(limit, stamp, delta)
@@ -93,19 +96,23 @@ parts.sc = function()
   end
 
   function counter.open(limit)
-    limit.index, limit.current, limit.previous = math.floor(now / limit.period), 0, 0
-    local period, index, current, previous = numbers_of(limit, '^(%d+):(%d+):(%d+):(%d+)$', 'sliding counter')
-    if index and period ~= limit.period then
-      local ends = (index + 1) * period
-      if ends > now then
-        limit.current = current + math.ceil(previous * (ends - now) / period)
-      elseif ends + period > now then
-        limit.current = math.ceil(current * (ends + period - now) / period)
+    limit.index, limit.current, limit.previous = floor(now / limit.period), 0, 0
+    local state = call('GET', limit.key)
+    if state then
+      local period, index, current, previous =
+        numbers_of(limit, state, '^(%d+):(%d+):(%d+):(%d+)$', 'sliding counter')
+      if period ~= limit.period then
+        local ends = (index + 1) * period
+        if ends > now then
+          limit.current = current + ceil(previous * (ends - now) / period)
+        elseif ends + period > now then
+          limit.current = ceil(current * (ends + period - now) / period)
+        end
+      elseif index >= limit.index then
+        limit.index, limit.current, limit.previous = index, current, previous
+      elseif index == limit.index - 1 then
+        limit.previous = current
       end
-    elseif index and index >= limit.index then
-      limit.index, limit.current, limit.previous = index, current, previous
-    elseif index == limit.index - 1 then
-      limit.previous = current
     end
     recount(limit)
   end
@@ -132,8 +139,6 @@ parts.sc = function()
     end
     return rest_of(limit) + decays_in(limit, limit.current, math.max(room, 0))
   end
-
-  counter.wait = part_of('sw').wait
 
   function counter.reset_in(limit)
     if limit.current > 0 then

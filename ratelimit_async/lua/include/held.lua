@@ -8,7 +8,8 @@
 parts.cc = function()
   return {
     open = function() end,
-    wait = wait_within,
+    -- A hit that was on its way when the limit came.
+    charge = function() end,
     reset_in = function()
       return 0
     end,

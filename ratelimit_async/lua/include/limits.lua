@@ -1,7 +1,7 @@
 -- The limits' states: opened once per group, charged in memory, saved once.
 --
--- An algorithm has open(limit), free_in(limit, parts), wait(limit, demand), reset_in(limit), charge(limit, cost),
--- save(limit) and shift(limit, stamp, delta), which changes what was charged at `stamp`, us, and may leave that to be
+-- An algorithm has open(limit), free_in(limit, parts), reset_in(limit), charge(limit, cost), save(limit) and
+-- shift(limit, stamp, delta), which changes what was charged at `stamp`, us, and may leave that to be
 -- written by save_shifts(limit); where it can be said, gone_at(limit, stamp) is when that no longer counts; one whose state
 -- tells how long it is kept has keep(limit), which keeps it for as long as it counts now. `used` is what counts now,
 -- in parts of which a unit has `scale`; demand and cost are in units, waits in us. What runs is counted beside `used`.
@@ -9,42 +9,6 @@
 -- What runs counts besides what is charged.
 local function held_of(limit)
   return limit.holds and part_of('held').of(limit) or 0
-end
-
--- us after which a limit can pass its amount again.
-local function cycle_of(limit)
-  return limit.period + (limit.finish and part_of('held').mean(limit.group) or 0)
-end
-
--- us until what ends in `wait` us no longer counts.
-local function gone_in(limit, wait)
-  if not limit.finish then
-    return wait
-  elseif limit.does.gone_at then
-    return limit.does.gone_at(limit, now + wait) - now
-  end
-  return wait + limit.period
-end
-
--- us until a demand of at most the amount passes. Where calls that run are in its way: once their leases end if nobody
--- renews them or, to `guess`, once they have run as long as calls do on average.
-local function wait_within(limit, demand)
-  local group, scale = limit.group, limit.scale
-  local held = held_of(limit) * scale
-  local missing = limit.used + held + (demand - limit.amount) * scale
-  if missing <= 0 then
-    return 0
-  elseif missing <= limit.used or not limit.holds then
-    return limit.does.free_in(limit, missing)
-  end
-  local beyond = math.ceil((missing - limit.used) / scale)
-  if not group.guess then
-    return gone_in(limit, part_of('held').lapses_in(limit, beyond))
-  end
-  -- While nobody knows how long calls run, nothing is refused for it.
-  local wait = gone_in(limit, part_of('held').mean(group) * beyond / limit.amount)
-  -- What ends fills the bucket, and has to drain.
-  return limit.kind == 'tb' and math.max(wait, limit.does.free_in(limit, missing)) or wait
 end
 
 -- Charges are kept in memory until here: a write that fails must find nothing popped, recorded or told.
@@ -66,9 +30,11 @@ end
 -- @include verdicts
 -- @include window
 -- @include sliding_window
+-- @include shifts
 -- @include fixed_windows
 -- @include token_bucket
 -- @include held
+-- @include waits
 
 local function limits_of(group)
   if not group.opened then
@@ -136,7 +102,7 @@ local function wait_for(group, costs, ahead)
   group.guess = ahead ~= nil
   for i, limit in ipairs(limits_of(group)) do
     local demand = cost_of(limit, costs) + (ahead and ahead[limit.unit] or 0)
-    local wait = demand > 0 and limit.does.wait(limit, demand) or 0
+    local wait = demand > 0 and part_of('waits')[limit.kind](limit, demand) or 0
     if wait > longest then
       longest, binds = wait, i
     end
@@ -154,7 +120,7 @@ end
 local function reset_of(limit)
   local reset = limit.does.reset_in(limit)
   if limit.holds and held_of(limit) > 0 then
-    reset = math.max(reset, gone_in(limit, part_of('held').last_lapse(limit)))
+    reset = math.max(reset, part_of('waits').gone_in(limit, part_of('held').last_lapse(limit)))
   end
   return math.ceil(reset)
 end

@@ -35,11 +35,6 @@ parts.tb = function()
     return limit.stamp - now + math.ceil(parts / limit.drain) + spare
   end
 
-  function bucket.wait(limit, demand)
-    local beyond = math.max(demand - limit.amount, 0)
-    return wait_within(limit, demand - beyond) + beyond * limit.scale / limit.drain
-  end
-
   function bucket.reset_in(limit)
     return limit.used > 0 and bucket.free_in(limit, limit.used) or 0
   end

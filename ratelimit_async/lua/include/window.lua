@@ -75,14 +75,14 @@ end
 
 -- The first row that counts and whose end (column 1) or total (column 2) is at least so much: its number, and the total
 -- of the row before; its end and total, but nothing behind all rows.
-local function find_row(window, key, column, least)
-  local from, last = window.expired + 1, window.rows
+local function find_row(limit, column, least)
+  local from, last = limit.expired + 1, limit.rows
   local to = from + 3 < last and from + 3 or last
   -- Mostly it is one of the first.
-  local text = rows_of(key, from, to)
+  local text = rows_of(limit.key, from, to)
   if to < last and number_at(text, 3, column) < least then
     to = last
-    text = rows_of(key, from, to)
+    text = rows_of(limit.key, from, to)
   end
   local low, high = from, to + 1
   while low < high do
@@ -93,95 +93,89 @@ local function find_row(window, key, column, least)
       high = middle
     end
   end
-  local before = low > from and number_at(text, low - from - 1, 2) or window.base
+  local before = low > from and number_at(text, low - from - 1, 2) or limit.base
   if low > last then
     return low, before
   end
   return low, before, unpacked(ROW, text, 14 * (low - from) + 1)
 end
 
--- All that is known of a window: the tail's numbers, the `newest` bucket, and what was ever charged, as it is `written`
--- and in `total`. All are 0 where nothing counts.
-local function set_window(window, newest, total, oldest, base, kept, expired, rows)
-  window.newest, window.written, window.total = newest, total, total
-  window.oldest, window.base, window.kept, window.expired, window.rows = oldest, base, kept, expired, rows
+-- All that is known of a limit's window: the tail's numbers, the `newest` bucket, and what was ever charged, as it is
+-- `written` and in `total`. All are 0 where nothing counts.
+local function set_window(limit, newest, total, oldest, base, kept, expired, rows)
+  limit.newest, limit.written, limit.total = newest, total, total
+  limit.oldest, limit.base, limit.kept, limit.expired, limit.rows = oldest, base, kept, expired, rows
 end
 
-local function clear_window(window)
-  set_window(window, 0, 0, 0, 0, 0, 0, 0)
+local function clear_window(limit)
+  set_window(limit, 0, 0, 0, 0, 0, 0, 0)
 end
 
-local function read_window(window, key)
-  local text = call('GETRANGE', key, '-39', '-1')
+local function read_window(limit)
+  local text = call('GETRANGE', limit.key, '-39', '-1')
   if #text == 39 then
-    set_window(window, unpacked(ROW_AND_TAIL, text, 1))
+    set_window(limit, unpacked(ROW_AND_TAIL, text, 1))
   else
-    clear_window(window)
+    clear_window(limit)
   end
-  if text ~= '' and (#text < 39 or window.rows > 2 * BUCKETS) then
-    error('WRONGTYPE ' .. key .. ' holds something else than a sliding window', 0)
+  if text ~= '' and (#text < 39 or limit.rows > 2 * BUCKETS) then
+    error('WRONGTYPE ' .. limit.key .. ' holds something else than a sliding window', 0)
   end
 end
 
 -- The same, of what still counts.
-local function open_window(window, key, period)
-  read_window(window, key)
-  if window.newest + period <= now then
-    clear_window(window)
-  elseif window.oldest + period <= now then
-    local row, before, bucket = find_row(window, key, 1, now - period + 1)
-    window.expired, window.base, window.oldest = row - 1, before, bucket
+local function open_window(limit)
+  read_window(limit)
+  local expired = now - limit.period
+  if limit.newest <= expired then
+    clear_window(limit)
+  elseif limit.oldest <= expired then
+    local row, before, bucket = find_row(limit, 1, expired + 1)
+    limit.expired, limit.base, limit.oldest = row - 1, before, bucket
   end
+  limit.used = limit.total - limit.base
 end
 
 -- us until all has expired that was charged before the window and so many units after.
-local function window_frees_in(window, key, period, units)
-  local _, _, bucket = find_row(window, key, 2, window.base + units)
-  return (bucket or current_bucket(period, window.newest)) + period - now
+local function window_frees_in(limit, units)
+  local _, _, bucket = find_row(limit, 2, limit.base + units)
+  return (bucket or current_bucket(limit.period, limit.newest)) + limit.period - now
 end
 
 -- Writes the newest bucket's row and the tail; with `rows`, these before them.
-local function write_window(window, key, period, rows)
-  local life
+local function write_window(limit, rows)
+  local newest, life = limit.newest, nil
   -- Kept for longer than it counts, so that few charges have to prolong it.
-  if rows or window.kept < window.newest + period then
-    window.kept = window.newest + floor(period * 17 / 16)
-    life = format('%d', ceil((window.kept - now) / 1000) + 1000)
+  if rows or limit.kept < newest + limit.period then
+    limit.kept = newest + floor(limit.period * 17 / 16)
+    life = format('%d', ceil((limit.kept - now) / 1000) + 1000)
   end
-  local text = packed(
-    ROW_AND_TAIL,
-    window.newest,
-    window.written,
-    window.oldest,
-    window.base,
-    window.kept,
-    window.expired,
-    window.rows
-  )
+  local text =
+    packed(ROW_AND_TAIL, newest, limit.written, limit.oldest, limit.base, limit.kept, limit.expired, limit.rows)
   if rows then
-    call('SET', key, rows .. text, 'PX', life)
+    call('SET', limit.key, rows .. text, 'PX', life)
   else
-    call('SETRANGE', key, format('%d', 14 * window.rows - 14), text)
+    call('SETRANGE', limit.key, format('%d', 14 * limit.rows - 14), text)
     if life then
-      call('PEXPIRE', key, life)
+      call('PEXPIRE', limit.key, life)
     end
   end
 end
 
 -- Writes all that was ever charged, in the bucket that is filled now.
-local function save_window(window, key, period)
-  local bucket, rows = current_bucket(period, window.newest), nil
-  if bucket > window.newest then
-    local expired = window.expired
-    if window.rows == 0 then
-      window.oldest, rows = bucket, ''
-    elseif expired > 16 and expired > window.rows / 4 then
+local function save_window(limit)
+  local bucket, rows = current_bucket(limit.period, limit.newest), nil
+  if bucket > limit.newest then
+    local expired = limit.expired
+    if limit.rows == 0 then
+      limit.oldest, rows = bucket, ''
+    elseif expired > 16 and expired > limit.rows / 4 then
       -- Of those that have expired the newest stays, to count from.
-      rows = rows_of(key, expired, window.rows)
-      window.rows, window.expired = window.rows - expired + 1, 1
+      rows = rows_of(limit.key, expired, limit.rows)
+      limit.rows, limit.expired = limit.rows - expired + 1, 1
     end
-    window.newest, window.rows = bucket, window.rows + 1
+    limit.newest, limit.rows = bucket, limit.rows + 1
   end
-  window.written = window.total
-  write_window(window, key, period, rows)
+  limit.written = limit.total
+  write_window(limit, rows)
 end
