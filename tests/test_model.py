@@ -16,7 +16,7 @@ from ratelimit_async import Grant, Limit, RateLimiter, RequestTimeout
 from ratelimit_async._batches import Script
 from ratelimit_async._config import decode_config, decode_cost
 from ratelimit_async._scripts import ALL
-from tests.helpers import client_of
+from tests.helpers import client_of, eventually
 from tests.model import Answer, Charge, Model
 
 if TYPE_CHECKING:
@@ -40,10 +40,17 @@ class Clock:
     async def set(self, now: int) -> None:
         await self.client.set("clock", now)
 
+    async def go_on(self, step: int) -> None:
+        """Go on by so much with each look at it."""
+        await self.client.set("step", step)
+
 
 @pytest.fixture
 async def clock(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clock]:
-    told = "(function() local t = redis.call('GET', 'clock') return { string.sub(t, 1, -7), string.sub(t, -6) } end)()"
+    told = (
+        "(function() redis.call('INCRBY', 'clock', redis.call('GET', 'step') or 0) local t = redis.call('GET', 'clock')"
+        " return { string.sub(t, 1, -7), string.sub(t, -6) } end)()"
+    )
     for name, script in ALL.items():
         source = script.source.replace("redis.call('TIME')", told)
         assert source != script.source
@@ -315,3 +322,46 @@ async def test_a_fixed_window_goes_on_where_the_clock_has_stepped_back(url: str,
             assert (await limiter.hit("a")).allowed
         await clock.set(START + 15_000_000)
         assert (await limiter.status("a")).limits[0].used == 4
+
+
+@pytest.mark.parametrize(
+    ("limit", "charged", "waiters", "due"),
+    [
+        pytest.param("3/second", [0, 2_000, 20_000], 1, 1_250, id="alone"),
+        pytest.param("3/second", [0, 2_000, 20_000], 3, 2_500, id="two soon after one another"),
+        pytest.param("3/second", [0, 20_000, 40_000], 3, 1_250, id="nobody soon after the first"),
+        pytest.param("3/second", [0, 2_000, 4_000], 9, 5_000, id="as many as there can be"),
+        pytest.param("5/second", [0, 1_300, 2_600, 4_000, 20_000], 9, 5_000, id="four of five"),
+        pytest.param("2/second", [0, 0], 9, 1_250, id="all at once"),
+        pytest.param("2/second; 1000 tokens/hour", [0, 3_000], 9, 3_750, id="one of two limits"),
+        pytest.param("3/second from finish", [0, 2_000, 20_000], 2, 5_250, id="what runs"),
+    ],
+)
+async def test_a_grant_is_put_off_for_those_who_may_pass_soon_after_and_for_nobody_else(
+    url: str, clock: Clock, limit: str, charged: list[int], waiters: int, due: int
+) -> None:
+    async with RateLimiter(url, limits={"a": limit}, hooks=[]) as limiter:
+        told: list[float] = []
+        limiter._live().executor.on_next = lambda _key, seconds: told.append(seconds)
+        for at in charged:
+            await clock.set(START + at)
+            async with limiter.acquire("a"):
+                pass
+        await clock.set(START + 100_000)
+        waiting = [asyncio.ensure_future(limiter.acquire("a").__aenter__()) for _ in range(waiters)]
+        await eventually(lambda: depth_is(limiter, waiters))
+        for elapsed in (0, 500):
+            # The grants themselves may take some time.
+            await clock.go_on(elapsed)
+            told.clear()
+            await clock.set(START + 100_000 - elapsed)
+            assert await limiter._live().scripts.grant(limiter._key_of("a", None), 100) == 0
+            assert told == [pytest.approx((1_000_000 + due - 100_000 - elapsed) / 1e6, abs=1e-9)]
+        await clock.go_on(0)
+        for waiter in waiting:
+            waiter.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def depth_is(limiter: RateLimiter, depth: int) -> bool:
+    return (await limiter.status("a")).queue.depth == depth

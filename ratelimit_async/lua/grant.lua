@@ -111,6 +111,38 @@ local function commit(group, grants, pops, grace)
   end
 end
 
+-- us until the head may pass, put off to when the last may that does within the slack. Those behind it are taken to cost
+-- what it does.
+local function next_grants(group, head, batch, slack)
+  local wait, costs, most = wait_of(group, head), costs_of(entry_of(head).cost), math.min(group.depth, batch)
+  if wait <= 0 then
+    return wait
+  elseif group.holds then
+    return most > 1 and wait + slack or wait
+  end
+  for _, limit in ipairs(group.limits) do
+    local cost = cost_of(limit, costs)
+    most = cost > 0 and math.min(most, math.floor(limit.amount / cost)) or most
+  end
+  -- Mostly there is none, or all of them may: these are asked about first.
+  local nth, latest, n = 1, wait, 2
+  while nth < most do
+    local ahead = {}
+    for _, limit in ipairs(group.limits) do
+      ahead[limit.unit] = (n - 1) * cost_of(limit, costs)
+    end
+    local passes = math.max(wait, (wait_for(group, costs, ahead)))
+    if passes <= wait + slack then
+      nth, latest = n, passes
+      n = n == 2 and most or math.ceil((nth + most) / 2)
+    else
+      most = n - 1
+      n = math.ceil((nth + most) / 2)
+    end
+  end
+  return latest
+end
+
 return run(3, function(group, a)
   local batch, slack, grace = tonumber(ARGV[a]), tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
   local owner = redis.call('GET', group.driver)
@@ -134,8 +166,7 @@ return run(3, function(group, a)
   end
   local head = head_of(group)
   if head then
-    local wait = wait_of(group, head)
-    group.next = (wait > 0 and group.depth > 1) and wait + slack or wait
+    group.next = next_grants(group, head, batch, slack)
     if group.busy then
       -- The workers say when they have room.
       group.next = driver_lease / 2
