@@ -267,9 +267,9 @@ async def test_what_carries_a_trace_is_read_by_who_has_no_tracing(url: str, span
         RateLimiter(url, limits=limits, tracing=spans.tracing, hooks=[], processor=False) as submitter,
         RateLimiter(url, limits=limits, hooks=[]) as worker,
     ):
-        worker.task("work", max_attempts=1)(fail)
+        worker.task("work")(fail)
         with spans.tracer.start_as_current_span("outer"), pytest.raises(TaskFailed):
-            await submitter.request("a", submitter.task("work")(fail), "é" * 100)
+            await submitter.request("a", submitter.task("work", max_attempts=1)(fail), "é" * 100)
         (letter,) = [one async for one in worker.dead_letters("a")]
         assert letter.arguments == (["é" * 100], {})
 
