@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import redis.asyncio
 
 from ratelimit_async import RateLimiter
-from ratelimit_async._scripts import ALL
+from ratelimit_async._lua import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

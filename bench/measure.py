@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ratelimit_async._scripts import ALL
+from ratelimit_async._lua import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -17,7 +17,7 @@ from redis.crc import key_slot
 from bench.measure import Calls, Cost, Meter, closed_loop, memory_of, slow_log
 from bench.windows import rows_of, window_of
 from ratelimit_async import QueueConfig, RateLimitConfig, RateLimiter, Ticket
-from ratelimit_async._scripts import ALL
+from ratelimit_async._lua import ALL
 from tests.servers import RedisServer
 from tests.topologies import ClusterSetup
 

@@ -14,10 +14,11 @@ from ratelimit_async._deployment import executor_of
 from ratelimit_async._errors import NotStarted, RateLimitError, RequestCancelled, WrongEventLoop
 from ratelimit_async._events import Failed
 from ratelimit_async._grants import Running
+from ratelimit_async._lua import ALL
 from ratelimit_async._processor import Processor
 from ratelimit_async._replies import Listener
 from ratelimit_async._requests import Requests
-from ratelimit_async._scripts import ALL, Scripts
+from ratelimit_async._scripts import Scripts
 from ratelimit_async._startup import check_server
 from ratelimit_async._supervision import supervise
 from ratelimit_async._task_scripts import TaskScripts

@@ -17,7 +17,7 @@ from bench import experiments
 from bench.fleet import Fleet
 from ratelimit_async import Event, QueueConfig, RateLimitConfig, RateLimiter, RedisUnavailable, RequestTimeout
 from ratelimit_async._events import Disconnected
-from ratelimit_async._scripts import ALL
+from ratelimit_async._lua import ALL
 from tests.helpers import client_of, depth_is, eventually, is_paused, leftovers, number
 from tests.proxy import Proxy
 

@@ -19,8 +19,8 @@ from ratelimit_async import (
     WrongEventLoop,
 )
 from ratelimit_async._events import Restarted
+from ratelimit_async._lua import ALL
 from ratelimit_async._processor import Processor
-from ratelimit_async._scripts import ALL
 from tests.helpers import CLEAN, client_of, eventually, leftovers, number
 
 if TYPE_CHECKING:

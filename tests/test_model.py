@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ratelimit_async import Grant, Limit, RateLimiter, RequestTimeout
 from ratelimit_async._batches import Script
 from ratelimit_async._config import decode_config, decode_cost
-from ratelimit_async._scripts import ALL
+from ratelimit_async._lua import ALL
 from tests.helpers import client_of, eventually
 from tests.model import Answer, Charge, Model
 

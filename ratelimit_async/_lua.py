@@ -1,0 +1,75 @@
+"""The scripts of the package, as they are sent to Redis, and what one call of each may carry."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from ratelimit_async._batches import MOST_ENTRIES, Script
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+__all__ = ["ALL"]
+
+# A line of Lua that names constants, and what may be such a name, or only look like one: within a comment or text.
+_CONSTANTS = re.compile(r"local ((?:(?:, )?[A-Z_]+)+) = ((?:(?:, )?(?:'[^',]*'|[\d ()^*/+-]+))+)")
+_WORD = re.compile(r"--.*|'[^']*'|\b[A-Z_]+\b")
+
+
+def _sources() -> dict[str, str]:
+    """Read the scripts of the package, with their shared parts put in."""
+    root = resources.files("ratelimit_async") / "lua"
+
+    def read(file: Traversable, included: set[str]) -> str:
+        lines: list[str] = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            # indented where a part of a script is made only when it is needed
+            if line.strip().startswith("-- @include "):
+                part = line.strip().removeprefix("-- @include ")
+                if part not in included:
+                    included.add(part)
+                    lines.append(read(root / "include" / f"{part}.lua", included))
+            else:
+                lines.append(line)
+        return "\n".join(lines)
+
+    scripts = [file for file in root.iterdir() if file.name.endswith(".lua")]
+    return {file.name.removesuffix(".lua"): _folded(read(file, set())) for file in scripts}
+
+
+def _folded(source: str) -> str:
+    """Put constants where they are used: functions are made with each call, and each name that one holds costs it."""
+    values: dict[str, str] = {}
+    lines: list[str] = []
+    for line in source.splitlines():
+        folded = _WORD.sub(lambda word: values.get(word[0], word[0]), line)
+        if found := _CONSTANTS.fullmatch(folded):
+            names, constants = (part.split(", ") for part in found.groups())
+            values.update(zip(names, (f"({constant})" for constant in constants), strict=True))
+        else:
+            lines.append(folded)
+    return "\n".join(lines)
+
+
+# Entries of one call, where they are not all alike.
+_MOST = {"grant": 8, "claim": 8, "hold": 4, "sync": 4, "waiting": 1, "place": 1, "task": 8, "withdraw": 16}
+# Limits of one call's keys: what is given back may have to be taken off a thousand buckets of each.
+_MOST_LIMITS = {"adjust": 4, "withdraw": 8, "grant": 8, "task": 16}
+ALL = {
+    name: Script(
+        name,
+        source,
+        grouped=name not in ("control", "index", "survey"),
+        most=_MOST.get(name, MOST_ENTRIES),
+        most_limits=_MOST_LIMITS.get(name, MOST_ENTRIES),
+        tells_again=name in ("admit", "adjust", "claim", "sync", "task"),
+        durable=name in ("grant", "status", "task"),
+        # Each is about requests whose earlier calls have been answered. Behind a flood of newcomers, who is granted
+        # would be gone before it hears of it.
+        urgent=name in ("grant", "claim", "withdraw"),
+        lean=name == "quick",
+    )
+    for name, source in sorted(_sources().items())
+}
