@@ -13,149 +13,217 @@
 --          may not wait; {'F'} the queue is full
 -- Cost:    O(log 800) per limit and entry; O(log depth) where `enqueued` is given; O(depth) where `again` is 1 and it is
 --          not, or where waiters are lifted; O(what was taken lately) where `again` is 1 or op is return
--- @include prelude
--- @include limits
--- @include taken
+-- @include clock
+-- @include usual
+-- @include noted
 
--- Nearly all keys are quiet: those who wait are asked about only where there may be some.
-function parts.queue()
-  local queue = {}
-  -- @include queue
-  -- @include room
+local header, levels, amount, period
 
-  local function join(group, priority, entry)
-    -- What else the client has waiting may be gone; once this renews the lease, nothing else tells.
-    local lapsed = is_alive(group, client) and 0 or 1
-    redis.call('ZADD', group.clients, int(now + client_lease), client)
-    group.alive[client] = true
-    if entry.enqueued < now then
-      insert(group, priority, entry)
-    else
-      append(group, priority, entry)
+-- Mostly requests are of the usual cost, for a key with one sliding window of requests that has room for them and that
+-- nobody waits for. They are admitted by this and window.lua alone: making what others need takes Redis longer than
+-- this. Gives a group's reply, but nothing, and charges nothing, where an entry is not usual.
+local function admit_usual(a, k, entries)
+  -- Many groups of a call are configured alike.
+  if ARGV[a] ~= header then
+    header = ARGV[a]
+    levels, amount, period = match(header, '^(%d+) %d+ %S+ %d+ %d sw requests (%d+) (%d+) 0$')
+    levels, amount, period = tonumber(levels), tonumber(amount), tonumber(period)
+  end
+  if not period or ARGV[a + 1] ~= '0' then
+    return
+  end
+  local lines, stamp = {}, ' ' .. int(now) .. '\n'
+  for n = 1, entries do
+    local op, turn = match(ARGV[a + 1 + 2 * n], '^(%l+) %- (%S+) %d+ %-?%d+ %d+ %d$')
+    if op ~= 'request' and op ~= 'submit' or ARGV[a + 2 + 2 * n] ~= '0' then
+      return
     end
-    group.joined = true
-    return lapsed
+    lines[n] = turn .. stamp
   end
-
-  -- What those cost that wait, by unit; nil where nobody does.
-  function queue.ahead(group)
-    look(group)
-    return costs_ahead(group, group.priorities)
+  if call('EXISTS', KEYS[k + 1]) == 1 then
+    return
   end
-
-  -- What an earlier sending of a request, or what it was before Redis forgot it, left here.
-  function queue.known(group, id, enqueued)
-    look(group)
-    local value = redis.call('HGET', group.records, id)
-    if value then
-      return { 'G', value }
-    end
-    local entry, _, position = find_of(group, id, enqueued)
-    if entry then
-      return { 'Q', entry.text, position, 0, 1 }
-    end
+  window.key, window.period = KEYS[k + 8 + levels], period
+  open_window(window)
+  local remaining = amount - window.used
+  if entries > remaining or window.total > MOST_TOTAL then
+    return
   end
-
-  function queue.is_first(group, priority)
-    look(group)
-    return ahead_of(group, priority) == 0
+  local reset = current_bucket(period, window.newest) + period - now
+  local reply = { -1 }
+  for n = 1, entries do
+    reply[n + 1] = { 'A', 1, remaining - n, reset, now }
   end
+  window.total = window.total + entries
+  save_window(window)
+  keep_taken(KEYS[k + 5], lines)
+  return reply
+end
 
-  function queue.wait(group, op, id, priority, text, wait, enqueued, fast)
-    look(group)
-    local position, deadline, estimate = ahead_of(group, priority) + 1, wait, 0
-    if op ~= 'return' then
-      if fast or wait == 0 or op == 'submit' then
-        estimate = wait_for(group, costs_of(text), costs_ahead(group, priority) or {})
-        estimate = math.max(estimate, paused_until(group) - now)
+-- What any other group needs is made when the first comes.
+local function make_others()
+  -- @include prelude
+  -- @include limits
+  -- @include taken
+
+  -- Nearly all keys are quiet: those who wait are asked about only where there may be some.
+  function parts.queue()
+    local queue = {}
+    -- @include queue
+    -- @include room
+
+    local function join(group, priority, entry)
+      -- What else the client has waiting may be gone; once this renews the lease, nothing else tells.
+      local lapsed = is_alive(group, client) and 0 or 1
+      redis.call('ZADD', group.clients, int(now + client_lease), client)
+      group.alive[client] = true
+      if entry.enqueued < now then
+        insert(group, priority, entry)
+      else
+        append(group, priority, entry)
       end
-      if wait == 0 or fast and wait > 0 and estimate > wait then
-        return { 'T', estimate }
+      group.joined = true
+      return lapsed
+    end
+
+    -- What those cost that wait, by unit; nil where nobody does.
+    function queue.ahead(group)
+      look(group)
+      return costs_ahead(group, group.priorities)
+    end
+
+    -- What an earlier sending of a request, or what it was before Redis forgot it, left here.
+    function queue.known(group, id, enqueued)
+      look(group)
+      local value = redis.call('HGET', group.records, id)
+      if value then
+        return { 'G', value }
       end
-      save(group)
-      if not has_room(group, priority) then
-        return { 'F' }
+      local entry, _, position = find_of(group, id, enqueued)
+      if entry then
+        return { 'Q', entry.text, position, 0, 1 }
       end
-      deadline = wait > 0 and now + wait or 0
     end
-    enqueued = enqueued > 0 and enqueued or arrival(group)
-    local fields = { client, string.match(id, '%d+$'), int(enqueued), int(deadline), text }
-    local entry = entry_of(table.concat(fields, ' '))
-    local lapsed = join(group, priority, entry)
-    return { 'Q', entry.text, position, estimate, lapsed }
-  end
 
-  function queue.finish(group)
-    if group.joined then
-      keep(group)
+    function queue.is_first(group, priority)
+      look(group)
+      return ahead_of(group, priority) == 0
     end
-    nudge(group)
+
+    function queue.wait(group, op, id, priority, text, wait, enqueued, fast)
+      look(group)
+      local position, deadline, estimate = ahead_of(group, priority) + 1, wait, 0
+      if op ~= 'return' then
+        if fast or wait == 0 or op == 'submit' then
+          estimate = wait_for(group, costs_of(text), costs_ahead(group, priority) or {})
+          estimate = math.max(estimate, paused_until(group) - now)
+        end
+        if wait == 0 or fast and wait > 0 and estimate > wait then
+          return { 'T', estimate }
+        end
+        save(group)
+        if not has_room(group, priority) then
+          return { 'F' }
+        end
+        deadline = wait > 0 and now + wait or 0
+      end
+      enqueued = enqueued > 0 and enqueued or arrival(group)
+      local fields = { client, string.match(id, '%d+$'), int(enqueued), int(deadline), text }
+      local entry = entry_of(table.concat(fields, ' '))
+      local lapsed = join(group, priority, entry)
+      return { 'Q', entry.text, position, estimate, lapsed }
+    end
+
+    function queue.finish(group)
+      if group.joined then
+        keep(group)
+      end
+      nudge(group)
+    end
+
+    return queue
   end
 
-  return queue
-end
-
--- The queue's part, where anybody waits, may be granted or has joined since.
-local function queue_of(group)
-  if group.joined or not is_quiet(group) then
-    return part_of('queue')
-  end
-end
-
-local function answer(group, text, charges, id)
-  local queue, pause = queue_of(group), paused_until(group)
-  local ahead = queue and queue.ahead(group)
-  if pause == 0 and not ahead then
-    return { decide(group, text, charges, id) }
-  end
-  local retry, binds = wait_for(group, costs_of(text), pause == 0 and ahead or nil)
-  if pause ~= 0 then
-    retry = pause > 0 and math.max(retry, pause - now) or -1
-  end
-  local index, remaining, reset = state_of(group, binds)
-  return { pause == 0 and QUEUED or PAUSED, index, remaining, reset, retry }
-end
-
-local function admitted(group, stamp)
-  local index, remaining, reset = state_of(group, 0)
-  return { 'A', index, remaining, reset, stamp }
-end
-
-local function request(group, op, text, rest, again)
-  local turn, level, wait, joined, fast = string.match(rest, '^(%S+) (%d+) (%-?%d+) (%d+) (%d)$')
-  local enqueued = tonumber(joined)
-  local priority = math.min(tonumber(level) + 1, group.priorities)
-  local id = client .. '.' .. string.match(turn, '^%d+')
-  if again or op == 'return' then
-    local known = part_of('queue').known(group, id, enqueued)
-    local before = not known and (find_taken(group, turn) or group.holds and part_of('held').has(group, id, text) and now)
-    if known or before then
-      return known or admitted(group, tonumber(before))
+  -- The queue's part, where anybody waits, may be granted or has joined since.
+  local function queue_of(group)
+    if group.joined or not is_quiet(group) then
+      return part_of('queue')
     end
   end
-  local queue = queue_of(group)
-  local first = not queue or queue.is_first(group, priority)
-  if op ~= 'return' and first and paused_until(group) == 0 and fits(group, costs_of(text)) then
-    charge(group, text, id)
-    note_taken(group, turn, int(now))
-    return admitted(group, now)
+
+  local function answer(group, text, charges, id)
+    local queue, pause = queue_of(group), paused_until(group)
+    local ahead = queue and queue.ahead(group)
+    if pause == 0 and not ahead then
+      return { decide(group, text, charges, id) }
+    end
+    local retry, binds = wait_for(group, costs_of(text), pause == 0 and ahead or nil)
+    if pause ~= 0 then
+      retry = pause > 0 and math.max(retry, pause - now) or -1
+    end
+    local index, remaining, reset = state_of(group, binds)
+    return { pause == 0 and QUEUED or PAUSED, index, remaining, reset, retry }
   end
-  return part_of('queue').wait(group, op, id, priority, text, tonumber(wait), enqueued, fast == '1')
+
+  local function admitted(group, stamp)
+    local index, remaining, reset = state_of(group, 0)
+    return { 'A', index, remaining, reset, stamp }
+  end
+
+  local function request(group, op, text, rest, again)
+    local turn, level, wait, joined, fast = string.match(rest, '^(%S+) (%d+) (%-?%d+) (%d+) (%d)$')
+    local enqueued = tonumber(joined)
+    local priority = math.min(tonumber(level) + 1, group.priorities)
+    local id = client .. '.' .. string.match(turn, '^%d+')
+    if again or op == 'return' then
+      local known = part_of('queue').known(group, id, enqueued)
+      local before = not known and (find_taken(group, turn) or group.holds and part_of('held').has(group, id, text) and now)
+      if known or before then
+        return known or admitted(group, tonumber(before))
+      end
+    end
+    local queue = queue_of(group)
+    local first = not queue or queue.is_first(group, priority)
+    if op ~= 'return' and first and paused_until(group) == 0 and fits(group, costs_of(text)) then
+      charge(group, text, id)
+      note_taken(group, turn, int(now))
+      return admitted(group, now)
+    end
+    return part_of('queue').wait(group, op, id, priority, text, tonumber(wait), enqueued, fast == '1')
+  end
+
+  -- @include run
+
+  return server(2, function(group, a)
+    local op, text, rest = read(ARGV[a])
+    if op == 'hit' or op == 'check' then
+      return answer(group, text, op == 'hit')
+    elseif op == 'shadow' then
+      return answer(group, text, true, client .. '.' .. rest)
+    end
+    return request(group, op, text, rest, ARGV[a + 1] == '1')
+  end, function(group)
+    save_taken(group)
+    if group.looked then
+      part_of('queue').finish(group)
+    end
+  end)
 end
 
--- @include run
-
-return run(2, function(group, a)
-  local op, text, rest = read(ARGV[a])
-  if op == 'hit' or op == 'check' then
-    return answer(group, text, op == 'hit')
-  elseif op == 'shadow' then
-    return answer(group, text, true, client .. '.' .. rest)
+local serve_other
+local replies, a, k = {}, 6, 1
+for i = 1, tonumber(ARGV[5]) do
+  local entries = tonumber(ARGV[a + 2])
+  local ok, reply = pcall(admit_usual, a, k, entries)
+  if ok and not reply then
+    serve_other = serve_other or make_others()
+    reply, a, k = serve_other(a, k)
+  else
+    if not ok and type(reply) == 'table' then
+      reply = reply.err
+    end
+    a, k = a + 3 + 2 * entries, k + 9 + levels
   end
-  return request(group, op, text, rest, ARGV[a + 1] == '1')
-end, function(group)
-  save_taken(group)
-  if group.looked then
-    part_of('queue').finish(group)
-  end
-end)
+  replies[i] = reply
+end
+return replies

@@ -10,25 +10,10 @@
 -- Cost:    O(log 800) per limit and entry
 -- @include clock
 -- @include verdicts
--- @include window
+-- @include usual
 
 -- One list for all: each table of a reply costs Redis as much as a few numbers.
 local replies, told = { 0, 0, 0, 0, 0 }, 0
-
--- One for all: what a key's limit holds, while it is served.
-local window = {
-  key = '',
-  period = 0,
-  used = 0,
-  newest = 0,
-  written = 0,
-  total = 0,
-  oldest = 0,
-  base = 0,
-  kept = 0,
-  expired = 0,
-  rows = 0,
-}
 
 -- The usual limit is one sliding window of requests. It is decided by this and window.lua alone: by what serves any, a
 -- check of it takes Redis a quarter longer. Gives true, but nothing where an entry is not usual.

@@ -1,7 +1,8 @@
 -- The loop over groups and their entries.
 
+-- Gives what serves the group that begins at ARGV[a] and KEYS[k]: its reply, and where the next begins.
 -- arity: fields per entry. serve(group, first) gets where an entry begins in ARGV; finish(group) ends a group.
-local function run(arity, serve, finish)
+local function server(arity, serve, finish)
   local function serve_all(group, first, entries)
     local reply = {}
     for e = 1, entries do
@@ -31,17 +32,22 @@ local function run(arity, serve, finish)
     return reply
   end
 
-  local replies, a, k = {}, 6, 1
-  for i = 1, tonumber(ARGV[5]) do
+  return function(a, k)
     local group
     group, a, k = open_group(a, k)
     local entries = tonumber(ARGV[a])
     local ok, result = pcall(serve_all, group, a + 1, entries)
-    a = a + 1 + entries * arity
     if not ok and type(result) == 'table' then
       result = result.err
     end
-    replies[i] = result
+    return result, a + 1 + entries * arity, k
+  end
+end
+
+local function run(arity, serve, finish)
+  local serve_group, replies, a, k = server(arity, serve, finish), {}, 6, 1
+  for i = 1, tonumber(ARGV[5]) do
+    replies[i], a, k = serve_group(a, k)
   end
   return replies
 end

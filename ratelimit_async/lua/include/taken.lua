@@ -3,8 +3,7 @@
 -- taken: what a client was charged for lately, to be told again where the reply was lost; a line 'turn stamp' each,
 -- turn: the id's number, with '/n' where it is requested for the nth time more.
 
--- Long enough for a reply that was lost to be asked for again.
-local TAKEN_TTL, TAKEN_MOST = 20000, 32768
+-- @include noted
 
 local function note_taken(group, turn, stamp)
   group.noted = group.noted or {}
@@ -13,11 +12,7 @@ end
 
 local function save_taken(group)
   if group.noted then
-    local length = redis.call('APPEND', group.taken, table.concat(group.noted))
-    if length > TAKEN_MOST then
-      redis.call('SET', group.taken, string.match(redis.call('GET', group.taken), '\n(.*)$', length / 2))
-    end
-    redis.call('PEXPIRE', group.taken, TAKEN_TTL)
+    keep_taken(group.taken, group.noted)
     group.noted = nil
   end
 end
