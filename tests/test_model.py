@@ -16,7 +16,7 @@ from ratelimit_async import Grant, Limit, RateLimiter, RequestTimeout
 from ratelimit_async._batches import Script
 from ratelimit_async._config import decode_config, decode_cost
 from ratelimit_async._lua import ALL
-from tests.helpers import client_of, eventually
+from tests.helpers import client_of, depth_is, eventually
 from tests.model import Answer, Charge, Model
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ async def test_a_grant_is_put_off_for_those_who_may_pass_soon_after_and_for_nobo
                 pass
         await clock.set(START + 100_000)
         waiting = [asyncio.ensure_future(limiter.acquire("a").__aenter__()) for _ in range(waiters)]
-        await eventually(lambda: depth_is(limiter, waiters))
+        await eventually(lambda: depth_is(limiter, "a", waiters))
         for elapsed in (0, 500):
             # The grants themselves may take some time.
             await clock.go_on(elapsed)
@@ -361,7 +361,3 @@ async def test_a_grant_is_put_off_for_those_who_may_pass_soon_after_and_for_nobo
         for waiter in waiting:
             waiter.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-
-
-async def depth_is(limiter: RateLimiter, depth: int) -> bool:
-    return (await limiter.status("a")).queue.depth == depth

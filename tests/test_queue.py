@@ -552,3 +552,42 @@ async def test_who_comes_back_and_still_stands_there_stands_there_once(url: str,
         assert len(set(stood.values())) == 4
         for ticket in tickets:
             ticket.cancel()
+
+
+async def test_requests_of_one_call_are_admitted_one_after_another_each_for_its_own_key(url: str) -> None:
+    limits = {"a": "9/minute", "b": "7/minute", "c": "5/minute fixed_window", "d": "8/minute"}
+    async with RateLimiter(url, limits=limits) as limiter:
+        # The first of a turn is sent by itself.
+        names = "d" + "abcdab"
+        grants = await asyncio.gather(*(limiter.acquire(name) for name in names))
+        assert [grant.decision.remaining for grant in grants] == [7, 8, 6, 4, 6, 7, 5]
+        assert [(await limiter.status(name)).limits[0].used for name in limits] == [2, 2, 1, 2]
+        # Of three that come together two have room; the third waits.
+        await limiter.hit("c", cost=2)
+        several = [asyncio.ensure_future(limiter.acquire(name, timeout=0.2)) for name in "dccc"]
+        done = await asyncio.gather(*several, return_exceptions=True)
+        assert [isinstance(grant, RequestTimeout) for grant in done] == [False, False, False, True]
+
+
+async def test_a_request_for_which_there_is_room_waits_behind_one_that_came_before_it(url: str) -> None:
+    async with RateLimiter(url, limits={"a": SHORT}, processor=False) as limiter:
+        await limiter.hit("a", cost=2)
+        first = asyncio.ensure_future(limiter.acquire("a"))
+        await eventually(lambda: depth_is(limiter, "a", 1))
+        # Nobody serves the queue, so there is room and yet somebody waits.
+        await eventually(lambda: is_unused(limiter))
+        with pytest.raises(RequestTimeout):
+            await limiter.acquire("a", timeout=0.05)
+        first.cancel()
+
+
+async def is_unused(limiter: RateLimiter) -> bool:
+    return (await limiter.status("a")).limits[0].used == 0
+
+
+async def test_a_key_that_is_paused_admits_nobody(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "9/minute"}) as limiter:
+        await limiter._live().requests.pause(limiter._key_of("a", None), 60)
+        with pytest.raises(RequestTimeout):
+            await limiter.acquire("a", timeout=0.05)
+        assert (await limiter.status("a")).limits[0].used == 0

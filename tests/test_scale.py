@@ -219,11 +219,11 @@ async def test_one_command_asks_whether_somebody_waits_for_any_of_many_keys(
         assert calls_of(own_server, "exists") - before == 1
 
 
-@pytest.mark.parametrize("way", ["alone", "beside another", "given back"])
+@pytest.mark.parametrize("way", ["alone", "beside another", "acquired", "given back"])
 async def test_a_window_that_goes_on_for_ever_counts_each_unit(url: str, way: str) -> None:
-    limits = ["1000000 tokens per 60 seconds", *(["1000000/hour"] if way == "beside another" else [])]
+    limits = ["1000000 per 60 seconds", *(["1000000/hour"] if way == "beside another" else [])]
     async with RateLimiter(url, limits={"a": limits}, hooks=[]) as limiter, client_of(url) as client:
-        await limiter.hit("a", cost={"tokens": 1})
+        await limiter.hit("a")
         key = limiter._key_of("a", None)
         state = key.states[0].decode()
         ((newest, _),) = await rows_at(client, state)
@@ -231,12 +231,12 @@ async def test_a_window_that_goes_on_for_ever_counts_each_unit(url: str, way: st
         base = 2**53 - 10
         rows = [(newest - 61_000_000, base), (newest - 1_000_000, base + 3), (newest, base + 5)]
         await client.set(state, window_of(rows))
-        if way == "given back":
-            grants = [await limiter.acquire("a", cost={"tokens": 1}) for _ in range(20)]
+        if way in ("acquired", "given back"):
+            grants = [await limiter.acquire("a") for _ in range(20 if way == "given back" else 5)]
             await asyncio.gather(*(grant.refund() for grant in grants[5:]))
         else:
             for _ in range(5):
-                await limiter.hit("a", cost={"tokens": 1})
+                await limiter.hit("a")
         assert (await limiter.status("a")).limits[0].used == 5 + 5
         assert (await rows_at(client, state))[-1][1] == 5 + 5
 
