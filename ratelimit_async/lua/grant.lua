@@ -25,12 +25,14 @@ local lost_left, LEAST_LOST = 2 * BATCH, 8
 local left
 
 local function take(group, batch)
-  local grants, pops, looked = {}, {}, 0
+  local grants, pops, looked, step = {}, {}, 0, math.min(8, batch)
   local most_lost = math.max(lost_left, LEAST_LOST)
   for p, queue in ipairs(group.queues) do
     local popped, blocked, waiting = 0, false, depths_of(group)[p]
     while not blocked and popped < waiting do
-      local texts = redis.call('LRANGE', queue, popped, popped + batch - 1)
+      -- Mostly few are granted at a time, however many wait.
+      local texts = redis.call('LRANGE', queue, popped, popped + step - 1)
+      step = math.min(4 * step, batch)
       if #texts == 0 then
         break
       end
