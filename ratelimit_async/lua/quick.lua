@@ -64,6 +64,7 @@ end
 local function make_others()
   -- @include parts
   -- @include costs
+  -- @include tightest
   -- @include sliding_window
   -- @include fixed_windows
   -- @include token_bucket
@@ -101,18 +102,6 @@ local function make_others()
 
   local function used_of(limit)
     return limit.scale == 1 and limit.used or ceil(limit.used / limit.scale)
-  end
-
-  -- The limit with the smallest share remaining.
-  local function tightest(limits)
-    local index, least = 1, 2
-    for n, limit in ipairs(limits) do
-      local share = (limit.amount - used_of(limit)) / limit.amount
-      if share < least then
-        least, index = share, n
-      end
-    end
-    return index
   end
 
   -- Gives true, but nothing where admit.lua has to look.
@@ -161,7 +150,7 @@ local function make_others()
         end
       end
       if binds == 0 then
-        binds = tightest(limits)
+        binds = tightest(limits, used_of)
       end
       local limit = limits[binds]
       local remaining = limit.amount - used_of(limit)

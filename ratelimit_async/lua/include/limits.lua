@@ -125,18 +125,13 @@ local function reset_of(limit)
   return math.ceil(reset)
 end
 
+-- @include tightest
+
 -- Index, remaining and us to its reset of limit `binds`, or, for 0, of the one with the smallest share remaining.
 local function state_of(group, binds)
-  local limits, index, least = limits_of(group), binds, 2
-  if binds == 0 and #limits == 1 then
-    index = 1
-  elseif binds == 0 then
-    for i, limit in ipairs(limits) do
-      local share = (limit.amount - used_of(limit)) / limit.amount
-      if share < least then
-        least, index = share, i
-      end
-    end
+  local limits, index = limits_of(group), binds
+  if binds == 0 then
+    index = #limits == 1 and 1 or tightest(limits, used_of)
   end
   local limit = limits[index]
   return index, math.max(limit.amount - used_of(limit), 0), reset_of(limit)
