@@ -555,7 +555,7 @@ async def test_who_comes_back_and_still_stands_there_stands_there_once(url: str,
 
 
 async def test_requests_of_one_call_are_admitted_one_after_another_each_for_its_own_key(url: str) -> None:
-    limits = {"a": "9/minute", "b": "7/minute", "c": "5/minute fixed_window", "d": "8/minute"}
+    limits = {"a": "9/minute", "b": "7/minute", "c": "5/hour token_bucket", "d": "8/minute"}
     async with RateLimiter(url, limits=limits) as limiter:
         # The first of a turn is sent by itself.
         names = "d" + "abcdab"
