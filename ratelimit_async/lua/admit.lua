@@ -194,7 +194,7 @@ local function make_others()
 
   -- @include run
 
-  return server(2, function(group, a)
+  local serve_group = server(2, function(group, a)
     local op, text, rest = read(ARGV[a])
     if op == 'hit' or op == 'check' then
       return answer(group, text, op == 'hit')
@@ -208,15 +208,18 @@ local function make_others()
       part_of('queue').finish(group)
     end
   end)
+  return serve_group, from_end
 end
 
-local serve_other
+local serve_other, from_end
 local replies, a, k = {}, 6, 1
 for i = 1, tonumber(ARGV[5]) do
   local entries = tonumber(ARGV[a + 2])
   local ok, reply = pcall(admit_usual, a, k, entries)
   if ok and not reply then
-    serve_other = serve_other or make_others()
+    if not serve_other then
+      serve_other, from_end = make_others()
+    end
     reply, a, k = serve_other(a, k)
   else
     if not ok and type(reply) == 'table' then
@@ -226,4 +229,4 @@ for i = 1, tonumber(ARGV[5]) do
   end
   replies[i] = reply
 end
-return replies
+return from_end and from_end(replies) or replies

@@ -116,7 +116,8 @@ end
 -- us until the head may pass, put off to when the last may that does within the slack. Those behind it are taken to cost
 -- what it does.
 local function next_grants(group, head, batch, slack)
-  local wait, costs, most = wait_of(group, head), costs_of(entry_of(head).cost), math.min(group.depth, batch)
+  local costs, most = costs_of(entry_of(head).cost), math.min(group.depth, batch)
+  local wait = wait_of(group, costs)
   if wait <= 0 then
     return wait
   elseif group.holds then
@@ -168,11 +169,8 @@ return run(3, function(group, a)
   end
   local head = head_of(group)
   if head then
-    group.next = next_grants(group, head, batch, slack)
-    if group.busy then
-      -- The workers say when they have room.
-      group.next = driver_lease / 2
-    end
+    -- Where the workers are busy, they say when they have room.
+    group.next = group.busy and driver_lease / 2 or next_grants(group, head, batch, slack)
     keep(group)
   end
   local soonest = durable and next_of(group)

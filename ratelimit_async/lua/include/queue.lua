@@ -342,12 +342,12 @@ local function look(group)
 end
 
 -- us until the head may pass, or until somebody should look again whether it may.
-local function wait_of(group, text)
+local function wait_of(group, costs)
   local pause = paused_until(group)
   if pause < 0 then
     return math.max(driver_lease / 2, 1000000)
   end
-  return math.max(wait_for(group, costs_of(entry_of(text).cost)), pause - now)
+  return math.max(wait_for(group, costs), pause - now)
 end
 
 -- Where the head moved, or what was freed may let it pass, somebody must look at the queue: its driver; this client, if
@@ -367,7 +367,7 @@ local function nudge(group, anyway)
     end
   end
   if owner == client then
-    group.next = wait_of(group, head)
+    group.next = wait_of(group, costs_of(entry_of(head).cost))
   else
     tell(owner, 'w ' .. group.driver)
   end

@@ -24,11 +24,6 @@ local function server(arity, serve, finish)
       tell('all', 'x ' .. group.driver)
     end
     reply[1] = math.ceil(group.next)
-    if reply[1] > 0 then
-      -- Who is told counts from the call's end, and many grants take their time.
-      local ended = redis.call('TIME')
-      reply[1] = math.max(reply[1] - (ended[1] * 1000000 + ended[2] - now), 0)
-    end
     return reply
   end
 
@@ -44,10 +39,25 @@ local function server(arity, serve, finish)
   end
 end
 
+-- Who is told when to look counts from the end of the call, and many grants take their time.
+local function from_end(replies)
+  local passed
+  for _, reply in ipairs(replies) do
+    if type(reply) == 'table' and reply[1] > 0 then
+      if not passed then
+        local ended = redis.call('TIME')
+        passed = ended[1] * 1000000 + ended[2] - now
+      end
+      reply[1] = math.max(reply[1] - passed, 0)
+    end
+  end
+  return replies
+end
+
 local function run(arity, serve, finish)
   local serve_group, replies, a, k = server(arity, serve, finish), {}, 6, 1
   for i = 1, tonumber(ARGV[5]) do
     replies[i], a, k = serve_group(a, k)
   end
-  return replies
+  return from_end(replies)
 end
