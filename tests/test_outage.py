@@ -462,7 +462,8 @@ async def test_those_who_waited_before_the_outage_go_before_those_who_came_in_it
         # Redis has lost its queue and its counts.
         await asyncio.gather(*before)
         assert ran == ["D", "E", "F", "a", "b", "c"]
-        await eventually(lambda: is_ok(limiter))
+        # Sent once those before them are back.
+        await eventually(lambda: depth_is(limiter, "a", 2))
         waiting = [one.id async for one in limiter.waiting("a")]
         assert waiting == [ticket.id for ticket in within[3:]]
 
