@@ -29,7 +29,7 @@ local function admit_usual(a, k, entries)
     levels, amount, period = match(header, '^(%d+) %d+ %S+ %d+ %d sw requests (%d+) (%d+) 0$')
     levels, amount, period = tonumber(levels), tonumber(amount), tonumber(period)
   end
-  if not period or ARGV[a + 1] ~= '0' then
+  if not period or ARGV[a + 1] ~= '0' or call('EXISTS', KEYS[k + 1]) == 1 then
     return
   end
   local lines, stamp = {}, ' ' .. int(now) .. '\n'
@@ -39,9 +39,6 @@ local function admit_usual(a, k, entries)
       return
     end
     lines[n] = turn .. stamp
-  end
-  if call('EXISTS', KEYS[k + 1]) == 1 then
-    return
   end
   window.key, window.period = KEYS[k + 8 + levels], period
   open_window(window)
@@ -72,17 +69,18 @@ local function make_others()
     -- @include queue
     -- @include room
 
-    local function join(group, priority, entry)
+    local function join(group, priority, entry, enqueued)
       -- What else the client has waiting may be gone; once this renews the lease, nothing else tells.
       local lapsed = is_alive(group, client) and 0 or 1
-      redis.call('ZADD', group.clients, int(now + client_lease), client)
-      group.alive[client] = true
-      if entry.enqueued < now then
+      if not group.joined then
+        redis.call('ZADD', group.clients, int(now + client_lease), client)
+        group.joined, group.alive[client] = true, true
+      end
+      if enqueued < now then
         insert(group, priority, entry)
       else
         append(group, priority, entry)
       end
-      group.joined = true
       return lapsed
     end
 
@@ -128,9 +126,8 @@ local function make_others()
         deadline = wait > 0 and now + wait or 0
       end
       enqueued = enqueued > 0 and enqueued or arrival(group)
-      local fields = { client, string.match(id, '%d+$'), int(enqueued), int(deadline), text }
-      local entry = entry_of(table.concat(fields, ' '))
-      local lapsed = join(group, priority, entry)
+      local entry = new_entry(client, match(id, '%d+$'), enqueued, deadline, text)
+      local lapsed = join(group, priority, entry, enqueued)
       return { 'Q', entry.text, position, estimate, lapsed }
     end
 

@@ -79,22 +79,27 @@ local function commit(group, grants, pops, grace)
   if #grants > 0 then
     local records, leases, told, owners, life = {}, {}, {}, {}, QUEUE_TTL
     local index, remaining, reset = state_of(group, 0)
-    local state = table.concat({ int(index), int(remaining), int(reset) }, ' ')
-    local lease = int(now + client_lease)
-    for _, entry in ipairs(grants) do
-      records[#records + 1] = entry.id
-      records[#records + 1] = table.concat({ 'G', int(now), int(entry.priority), state, entry.text }, ' ')
-      leases[#leases + 1] = lease
-      leases[#leases + 1] = entry.id
+    local stamp, state = 'G ' .. int(now) .. ' ', ' ' .. int(index) .. ' ' .. int(remaining) .. ' ' .. int(reset) .. ' '
+    local lease, level, head = int(now + client_lease), nil, nil
+    for n, entry in ipairs(grants) do
+      if entry.priority ~= level then
+        level = entry.priority
+        head = stamp .. int(level) .. state
+      end
+      records[2 * n - 1], records[2 * n] = entry.id, head .. entry.text
+      -- Redis looks through those before one that it adds, up to 128 of them: last ones first there are few.
+      local at = 2 * (#grants - n)
+      leases[at + 1], leases[at + 2] = lease, entry.id
       local owner = entry.worker and entry.worker.client or entry.client
       local kind = entry.worker and 't ' .. group.driver or 'g'
       life = entry.worker and TASK_TTL or life
       told[owner] = told[owner] or {}
-      if not told[owner][kind] then
-        told[owner][kind] = { kind }
-        owners[#owners + 1] = { owner, told[owner][kind] }
+      local message = told[owner][kind]
+      if not message then
+        message = { kind }
+        told[owner][kind], owners[#owners + 1] = message, { owner, message }
       end
-      table.insert(told[owner][kind], entry.seq)
+      message[#message + 1] = entry.seq
     end
     redis.call('HSET', group.records, unpack(records))
     redis.call('ZADD', group.leases, unpack(leases))

@@ -16,7 +16,7 @@ return run(1, function(group, a)
   for p = left, group.priorities do
     for _, text in ipairs(redis.call('LRANGE', group.queues[p], '0', '-1')) do
       local entry = entry_of(text)
-      entry.level, entry.place = p, #entries
+      entry.level, entry.place, entry.came = p, #entries, since_of(entry)
       entries[#entries + 1] = entry
     end
   end
@@ -24,8 +24,8 @@ return run(1, function(group, a)
     return 1
   end
   table.sort(entries, function(one, other)
-    if one.since ~= other.since then
-      return one.since < other.since
+    if one.came ~= other.came then
+      return one.came < other.came
     end
     return one.place < other.place
   end)

@@ -21,7 +21,7 @@ return run(2, function(group, a)
   for p, queue in ipairs(group.queues) do
     local head = depths_of(group)[p] > 0 and redis.call('LINDEX', queue, '0')
     if head then
-      oldest = math.max(oldest, now - entry_of(head).enqueued)
+      oldest = math.max(oldest, now - tonumber(entry_of(head).enqueued))
     end
   end
   local estimate = wait_for(group, costs_of(ARGV[a + 1]), costs_ahead(group, tonumber(ARGV[a]) + 1) or {})

@@ -7,24 +7,43 @@
 -- An entry of a durable task has '*name' for a client; it waits for any process that has the task, and its id is '*.seq'.
 -- pause: until when, us, or -1. work: 'priority unit' -> what those waiting cost beyond the usual.
 
-local function entry_of(text)
-  local owner, seq, enqueued, deadline, cost, since = string.match(text, '^(%S+) (%S+) (%d+) (%d+) (%S+) ?(%d*)$')
-  if not owner then
-    -- Not ours: past its deadline, so that whoever looks clears it away.
-    owner, seq, enqueued, deadline, cost = '', '', 0, 1, '-'
-  end
-  local task = string.match(owner, '^%*(.+)$')
+-- Reading a number takes longer than most else here: times stay as they are written, but for the deadline, which all are
+-- asked for.
+local function entry_as(text, owner, seq, enqueued, deadline, cost, since)
+  local task = match(owner, '^%*(.+)$')
   return {
     text = text,
     client = owner,
     task = task,
     seq = seq,
     id = (task and '*' or owner) .. '.' .. seq,
-    enqueued = tonumber(enqueued),
-    deadline = tonumber(deadline),
+    enqueued = enqueued,
+    deadline = deadline == '0' and 0 or tonumber(deadline),
     cost = cost,
-    since = tonumber(since) or tonumber(enqueued),
+    since = since ~= '' and since or enqueued,
+    priority = nil,
+    worker = nil,
   }
+end
+
+local function entry_of(text)
+  local owner, seq, enqueued, deadline, cost, since = match(text, '^(%S+) (%S+) (%d+) (%d+) (%S+) ?(%d*)$')
+  if not owner then
+    -- Not ours: past its deadline, so that whoever looks clears it away.
+    owner, seq, enqueued, deadline, cost, since = '', '', '0', '1', '-', ''
+  end
+  return entry_as(text, owner, seq, enqueued, deadline, cost, since)
+end
+
+-- One that comes to the queue.
+local function new_entry(owner, seq, enqueued, deadline, cost)
+  enqueued, deadline = int(enqueued), int(deadline)
+  local text = owner .. ' ' .. seq .. ' ' .. enqueued .. ' ' .. deadline .. ' ' .. cost
+  return entry_as(text, owner, seq, enqueued, deadline, cost, '')
+end
+
+local function since_of(entry)
+  return tonumber(entry.since)
 end
 
 local function is_alive(group, owner)
@@ -190,7 +209,7 @@ end
 -- Where in a level those begin that came to it then or later, counted from 0, and the first of them.
 local function first_since(group, priority, least)
   local queue, first, past = group.queues[priority], 0, depths_of(group)[priority]
-  if past == 0 or entry_of(redis.call('LINDEX', queue, '-1')).since < least then
+  if past == 0 or since_of(entry_of(redis.call('LINDEX', queue, '-1'))) < least then
     -- Those that come back together mostly come in their order.
     return past
   end
@@ -198,7 +217,7 @@ local function first_since(group, priority, least)
   while first < past do
     local middle = math.floor((first + past) / 2)
     local text = redis.call('LINDEX', queue, middle)
-    if entry_of(text).since < least then
+    if since_of(entry_of(text)) < least then
       first = middle + 1
     else
       past, found = middle, text
@@ -209,7 +228,7 @@ end
 
 -- Arrival order is kept: an entry that comes back stands before all that came after it.
 local function insert(group, priority, entry)
-  local _, after = first_since(group, priority, entry.since + 1)
+  local _, after = first_since(group, priority, since_of(entry) + 1)
   if not after then
     return append(group, priority, entry)
   end
@@ -263,12 +282,12 @@ local function promote(group)
   for p = 2, group.promote > 0 and group.priorities or 0 do
     for _ = 1, math.min(depths[p], BATCH) do
       local entry = entry_of(redis.call('LINDEX', group.queues[p], '0'))
-      if entry.since + group.promote > now then
+      if since_of(entry) + group.promote > now then
         break
       end
       redis.call('LPOP', group.queues[p])
       count(group, p, entry, -1)
-      local fields = { entry.client, entry.seq, int(entry.enqueued), int(entry.deadline), entry.cost, int(now) }
+      local fields = { entry.client, entry.seq, entry.enqueued, int(entry.deadline), entry.cost, int(now) }
       append(group, p - 1, entry_of(table.concat(fields, ' ')))
     end
   end
@@ -300,7 +319,7 @@ local function find_of(group, id, enqueued)
   for p, queue in ipairs(group.queues) do
     local place, text = first_since(group, p, enqueued)
     local entry = text and entry_of(text)
-    while entry and entry.since == enqueued do
+    while entry and since_of(entry) == enqueued do
       place = place + 1
       if entry.id == id then
         return entry, p, place

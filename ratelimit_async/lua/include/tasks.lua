@@ -74,8 +74,7 @@ local function save_task(group, task)
 end
 
 local function entry_for(task)
-  local fields = { '*' .. task.name, task.id, int(task.enqueued), int(task.deadline), task.costs }
-  return entry_of(table.concat(fields, ' '))
+  return new_entry('*' .. task.name, task.id, task.enqueued, task.deadline, task.costs)
 end
 
 local function level_of(group, task)
@@ -120,7 +119,7 @@ end
 local function park(group, priority, entry)
   group.parking = group.parking or {}
   table.insert(group.parking, '0')
-  table.insert(group.parking, table.concat({ entry.task, int(now), int(entry.since), priority, entry.text }, ' '))
+  table.insert(group.parking, table.concat({ entry.task, int(now), entry.since, priority, entry.text }, ' '))
 end
 
 local function save_parking(group, grace)
