@@ -20,7 +20,19 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 860, 440
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 60, 105
-COLOURS = ("#9aa0a6", "#e8a33d", "#5b8def", "#8fb3f5", "#3aa387", "#86c9b5", "#b07cc6", "#d63f3f", "#e98787", "#f3b8b8")
+COLOURS = (
+    "#c8ccd0",
+    "#9aa0a6",
+    "#e8a33d",
+    "#5b8def",
+    "#8fb3f5",
+    "#3aa387",
+    "#86c9b5",
+    "#b07cc6",
+    "#d63f3f",
+    "#e98787",
+    "#f3b8b8",
+)
 COLOUR = dict(zip(PEERS, COLOURS, strict=True))
 STYLE = "text{font:12px system-ui,sans-serif;fill:#333}.t{font-size:15px;font-weight:600}.s{font-size:11px;fill:#777}"
 # p99s that a plot tells apart, ms.

@@ -15,7 +15,7 @@ import pytest
 from bench.comparison import Bench, Results, compare
 from bench.contended import contention
 from bench.open_loop import Arrivals
-from bench.peers import BASE, OURS, PEERS, Peer, can, load, missing
+from bench.peers import BASE, CONTROL, OURS, PEERS, Peer, can, load, missing
 from bench.plots import write_plots
 from bench.tables import table
 from bench.workloads import Measured, Row, Workload
@@ -94,14 +94,16 @@ def test_client_processes_measure_every_kind_of_work_and_find_all_of_it_counted(
     bench = Bench(own_server, SECONDS)
     closed = bench.run(OURS, Workload(callers=4, keys=3, denied=0.5), 0)
     opened = bench.run(BASE, Workload(kind="open", rate=300, keys=3), 0)
+    control = bench.run(CONTROL, Workload(kind="open", rate=300, keys=3), 0)
     waiters = bench.run(OURS, Workload(kind="memory", call="waiters", keys=1, requests=50), 0)
     waited = bench.run(OURS, Workload(kind="wait", call="acquire", callers=3, keys=1, rate=6, processes=2), 0)
-    assert [row.problem for row in (closed, opened, waiters, waited)] == [""] * 4
-    for row in (closed, opened):
+    assert [row.problem for row in (closed, opened, control, waiters, waited)] == [""] * 5
+    for row in (closed, opened, control):
         measured = row.measured
         assert measured is not None
         assert measured.counted == measured.allowed > 0
-        assert min(measured.rate, measured.p50, measured.client, measured.script, measured.memory) > 0
+        assert min(measured.rate, measured.p50, measured.client, measured.memory) > 0
+        assert (measured.script > 0) == (row is not control)
         assert measured.p50 <= measured.p99
     assert waiters.measured is not None
     assert waiters.measured.counted == 50

@@ -26,6 +26,8 @@ class Peer(ABC):
     aligned: ClassVar[bool] = False
     # Whether it only differs from another in what it does about denials.
     for_denials: ClassVar[bool] = False
+    # Whether it is no limiter: it shows what of the others' latency is the machine's.
+    for_arrivals: ClassVar[bool] = False
 
     def __init__(self, url: str, policy: Policy, keys: list[tuple[str, str]], connections: int) -> None:
         """Take a Redis, limits by name, all keys of the run, and most calls under way at once (0: any number)."""
@@ -85,9 +87,11 @@ def pool_of(url: str, connections: int) -> redis.asyncio.ConnectionPool:
 
 
 BASE = "redis-py"
+CONTROL = "PING, no limiter"
 OURS = "ratelimit_async"
 # By the name in tables: the module here and its class, and the distribution that it needs.
 PEERS = {
+    CONTROL: ("control", "Ping", "redis"),
     BASE: ("raw", "RedisPy", "redis"),
     "valkey-glide": ("glide", "Glide", "valkey-glide"),
     "limits": ("limits", "Moving", "limits"),
@@ -124,6 +128,7 @@ def can(name: str, workload: Workload) -> bool:
         (workload.call == "check" or workload.call in peer.calls)
         and (workload.limits == 1 or peer.many_limits)
         and (workload.denied > 0 or not peer.for_denials)
+        and (workload.kind == "open" or not peer.for_arrivals)
     )
 
 
