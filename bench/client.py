@@ -1,13 +1,9 @@
-"""One client process: `python -m bench.client JOB`, a Job as JSON.
-
-Prints that it is ready, reads from its input at which time to start, and prints what it Measured as JSON.
-"""
+"""One client process: does a Job, which is given as JSON, and prints what it Measured, as JSON."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -15,6 +11,7 @@ import msgspec
 
 from bench.closed_loop import run_closed
 from bench.contended import run_contended
+from bench.measure import appointment
 from bench.memory import AT_ONCE, in_groups, run_memory
 from bench.meter import Meter
 from bench.open_loop import run_open
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
     from bench.workloads import Measured
 
 KINDS = {"closed": run_closed, "open": run_open, "wait": run_contended, "memory": run_memory}
-READY = "ready\n"
 # Seconds that using up keys and reading the count may take.
 SETTING_UP = 5.0
 
@@ -48,8 +44,7 @@ async def work(job: Job) -> Measured:
             subjects = [str(by) for by in range(workload.keys)]
             await in_groups(lambda by: peer.check("shut", by), subjects)
         already = await peer.counted("shut") if workload.call == "submit" else 0
-        print(READY, end="", flush=True)
-        start = float(await asyncio.to_thread(sys.stdin.readline))
+        start = await appointment()
         await asyncio.sleep(start - time.time())
         measured = await KINDS[workload.kind](job, peer, meter)
         if workload.kind in ("closed", "open"):
@@ -61,9 +56,9 @@ async def work(job: Job) -> Measured:
     return measured
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Be one client."""
-    job = msgspec.json.decode(sys.argv[1], type=Job)
+    job = msgspec.json.decode(arguments[0], type=Job)
     if job.cores:
         os.sched_setaffinity(0, job.cores)
     if job.workload.loop == "uvloop":
@@ -73,7 +68,3 @@ def main() -> None:
     else:
         measured = asyncio.run(work(job))
     print(msgspec.json.encode(measured).decode(), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
-import threading
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from bench.client import READY
 from bench.contended import contention
+from bench.measure import run_workers
 from bench.peers import can, missing, versions
 from bench.workloads import (
     Job,
@@ -41,8 +38,6 @@ WORKLOADS = {
 # Seconds that a run lasts, by its kind; and in a short bench.
 SECONDS = {"closed": 1.5, "open": 2.0, "wait": 5.0, "memory": 0.0}
 QUICK_SECONDS = {"closed": 0.2, "open": 0.3, "wait": 1.0, "memory": 0.0}
-# Seconds after which clients are given up; and those after which all of them have heard of the start.
-PATIENCE, WORD_TRAVELS = 120.0, 0.1
 
 
 class Results(msgspec.Struct, kw_only=True):
@@ -99,32 +94,9 @@ class Bench:
 
 def _run_clients(job: Job) -> tuple[float, list[Measured]]:
     """Run a job in as many processes as it says, all from one time on; gives that, too."""
-    command = [sys.executable, "-m", "bench.client", msgspec.json.encode(job).decode()]
-    clients = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(job.workload.processes)
-    ]
-    watch = threading.Timer(PATIENCE, lambda: [client.kill() for client in clients])
-    watch.start()
-    try:
-        ready = [client.stdout is not None and client.stdout.readline() == READY for client in clients]
-        start = time.time() + WORD_TRAVELS
-        if all(ready):
-            for client in clients:
-                assert client.stdin is not None
-                client.stdin.write(f"{start}\n")
-                client.stdin.flush()
-        told = [client.communicate() for client in clients]
-    finally:
-        watch.cancel()
-        for client in clients:
-            client.kill()
-            client.wait()
-    for client, (_, error) in zip(clients, told, strict=True):
-        if client.returncode:
-            lines = error.strip().splitlines() or [f"ended with {client.returncode}, after {PATIENCE:g} s at most"]
-            raise RuntimeError(lines[-1])
-    return start, [msgspec.json.decode(out, type=Measured) for out, _ in told]
+    words = msgspec.json.encode(job).decode()
+    start, told = run_workers("bench.client", job.workload.processes, job.seconds, words)
+    return start, [msgspec.json.decode(printed, type=Measured) for printed in told]
 
 
 def _joined(job: Job, start: float, several: list[Measured]) -> Measured:

@@ -10,6 +10,7 @@ import asyncio
 import resource
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from tests.servers import RedisServer
 
+READY = "ready\n"
+# Seconds after which workers that should have ended are given up; and those after which all have heard of the start.
+PATIENCE, WORD_TRAVELS = 120.0, 0.1
 NAMES = {script.sha: script.name for script in ALL.values()}
 
 
@@ -88,6 +92,12 @@ async def closed_loop(call: Callable[[], Awaitable[object]], callers: int, total
     await asyncio.gather(*(loop() for _ in range(callers)))
 
 
+async def appointment() -> float:
+    """Say that this process is ready; gives the time of the wall clock at which all of them begin."""
+    print(READY, end="", flush=True)
+    return float(await asyncio.to_thread(sys.stdin.readline))
+
+
 async def repeat(call: Callable[[], Awaitable[object]], callers: int, start: float, seconds: float) -> None:
     """Let so many callers make a call again and again, from a time of the wall clock on, for so long."""
 
@@ -107,15 +117,40 @@ async def repeat(call: Callable[[], Awaitable[object]], callers: int, start: flo
             task.result()
 
 
-def run_workers(module: str, processes: int, *arguments: object) -> list[bytes]:
-    """Run `main` of a module of the bench in so many processes; give what each printed."""
+def run_workers(module: str, processes: int, seconds: float, *arguments: object) -> tuple[float, list[str]]:
+    """Run `main` of a module of the bench in so many processes, which begin together once all are ready.
+
+    Gives when that was, and what each printed; those that take much longer than `seconds` are given up.
+    """
     code = f"import sys; from {module} import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    workers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(processes)]
-    printed = [worker.communicate()[0] for worker in workers]
-    if any(worker.returncode for worker in workers):
-        raise RuntimeError("a worker failed; it says why above")
-    return printed
+    workers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(processes)
+    ]
+    patience = seconds + PATIENCE
+    watch = threading.Timer(patience, lambda: [worker.kill() for worker in workers])
+    watch.start()
+    try:
+        ready = [worker.stdout is not None and worker.stdout.readline() == READY for worker in workers]
+        start = time.time() + WORD_TRAVELS
+        if all(ready):
+            for worker in workers:
+                assert worker.stdin is not None
+                worker.stdin.write(f"{start}\n")
+                worker.stdin.flush()
+        told = [worker.communicate() for worker in workers]
+    finally:
+        watch.cancel()
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    # Those that did not get ready first: the others fail because of them.
+    for _, worker, (_, error) in sorted(zip(ready, workers, told, strict=True), key=lambda one: one[0]):
+        if worker.returncode:
+            lines = error.strip().splitlines() or [f"ended with {worker.returncode}, after {patience:g} s at most"]
+            raise RuntimeError(lines[-1])
+    return start, [printed for printed, _ in told]
 
 
 class Calls(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import redis
 
-from bench.measure import repeat, run_workers
+from bench.measure import appointment, repeat, run_workers
 from ratelimit_async import RateLimiter
 from ratelimit_async._demo import most_in_any_window
 
@@ -29,13 +29,13 @@ class StrictnessResult(NamedTuple):
     arrived: int
 
 
-async def _worker(
-    url: str, limits: str, callers: int, delay: float, start: float, seconds: float, *, together: bool
-) -> None:
+async def _worker(url: str, limits: str, callers: int, delay: float, seconds: float, *, together: bool) -> None:
     """Call the upstream again and again until the end; print one JSON line: granted at, started at, arrived at."""
     granted: list[float] = []
     started: list[float] = []
     arrived: list[float] = []
+
+    start = 0.0
 
     def leg(which: str) -> float:
         # Ways that are busy at one time are so for everybody; they are drawn anew twice a second.
@@ -52,6 +52,7 @@ async def _worker(
                 arrived.append(time.time())
                 await asyncio.sleep(leg("back"))
 
+        start = await appointment()
         await repeat(call, callers, start, seconds)
     print(json.dumps([granted, started, arrived]), flush=True)
 
@@ -72,8 +73,9 @@ def run_strictness(
     """
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.flushall()
-    arguments = (url, limits, callers, delay, time.time() + 1.5, seconds, int(together))
-    told = [json.loads(printed) for printed in run_workers("bench.strictness", processes, *arguments)]
+    arguments = (url, limits, callers, delay, seconds, int(together))
+    _, printed = run_workers("bench.strictness", processes, seconds, *arguments)
+    told = [json.loads(one) for one in printed]
     granted, started, arrived = ([stamp for one in told for stamp in one[i]] for i in range(3))
     return StrictnessResult(
         grants=len(granted),
@@ -95,10 +97,8 @@ def steady_rate(stamps: list[float]) -> float:
 
 def main(arguments: list[str]) -> None:
     """Be one worker process."""
-    url, limits, callers, delay, start, seconds, together = arguments
-    asyncio.run(
-        _worker(url, limits, int(callers), float(delay), float(start), float(seconds), together=bool(int(together)))
-    )
+    url, limits, callers, delay, seconds, together = arguments
+    asyncio.run(_worker(url, limits, int(callers), float(delay), float(seconds), together=bool(int(together))))
 
 
 def report_strictness(url: str) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httpx
 import redis
 
-from bench.measure import repeat, run_workers
+from bench.measure import appointment, repeat, run_workers
 from ratelimit_async import RateLimiter
 from ratelimit_async.contrib.httpx import RateLimitTransport
 from tests.servers import Nginx
@@ -47,14 +47,12 @@ class UpstreamResult(NamedTuple):
     share: float
 
 
-async def _worker(
-    url: str, upstream: str, limits: str, callers: int, delay: float, start: float, seconds: float
-) -> None:
+async def _worker(url: str, upstream: str, limits: str, callers: int, delay: float, seconds: float) -> None:
     """Call again and again until the end; a response that is rejected is not tried again."""
     async with RateLimiter(url, limits={"bench": limits}, hooks=[]) as limiter:
         transport = RateLimitTransport(limiter, "bench", transport=Way(delay), timeout=None, max_retries=0)
         async with httpx.AsyncClient(transport=transport) as client:
-            await repeat(lambda: client.get(upstream), callers, start, seconds)
+            await repeat(lambda: client.get(upstream), callers, await appointment(), seconds)
 
 
 def run_upstream(
@@ -64,8 +62,7 @@ def run_upstream(
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.flushall()
     with Nginx(RATE, BURST) as nginx:
-        start = time.time() + 1.5
-        run_workers("bench.upstream", processes, url, nginx.url, limits, callers, delay, start, seconds)
+        run_workers("bench.upstream", processes, seconds, url, nginx.url, limits, callers, delay, seconds)
         logged = nginx.requests()
     served = sorted(at for at, status in logged if status == 200)
     rejected = sum(status == 429 for _, status in logged)
@@ -75,8 +72,8 @@ def run_upstream(
 
 def main(arguments: list[str]) -> None:
     """Be one worker process."""
-    url, upstream, limits, callers, delay, start, seconds = arguments
-    asyncio.run(_worker(url, upstream, limits, int(callers), float(delay), float(start), float(seconds)))
+    url, upstream, limits, callers, delay, seconds = arguments
+    asyncio.run(_worker(url, upstream, limits, int(callers), float(delay), float(seconds)))
 
 
 def report_upstream(url: str, seconds: float) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import redis
 
-from bench.measure import repeat, run_workers
+from bench.measure import appointment, repeat, run_workers
 from ratelimit_async import Event, RateLimiter
 from ratelimit_async._demo import most_in_any_window
 from ratelimit_async._events import Queued
@@ -30,7 +30,7 @@ class WaitingResult(NamedTuple):
     wake_ups: list[float]
 
 
-async def _worker(url: str, waiters: int, rate: int, start: float, seconds: float, pause: float) -> None:
+async def _worker(url: str, waiters: int, rate: int, seconds: float, pause: float) -> None:
     """Wait again and again until the end; print one JSON line: [queued at, granted at, running at] per grant."""
     rows: list[tuple[float, float, float]] = []
     queued: dict[str, float] = {}
@@ -48,7 +48,7 @@ async def _worker(url: str, waiters: int, rate: int, start: float, seconds: floa
             if pause:
                 await asyncio.sleep(pause)
 
-        await repeat(wait, waiters, start, seconds)
+        await repeat(wait, waiters, await appointment(), seconds)
     print(json.dumps(rows), flush=True)
 
 
@@ -62,9 +62,8 @@ def run_waiting(
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.flushall()
         client.config_resetstat()
-        start = time.time() + 1.5
-        arguments = (url, waiters, rate, start, seconds, pause)
-        rows = [row for printed in run_workers("bench.waiting", processes, *arguments) for row in json.loads(printed)]
+        start, told = run_workers("bench.waiting", processes, seconds, url, waiters, rate, seconds, pause)
+        rows = [row for printed in told for row in json.loads(printed)]
         stats = client.info("commandstats")
     end = start + seconds
     rows = sorted(tuple(row) for row in rows if row[1] <= end)
@@ -103,8 +102,8 @@ def out_of_order(rows: list[tuple[float, float, float]]) -> int:
 
 def main(arguments: list[str]) -> None:
     """Be one worker process."""
-    url, waiters, rate, start, seconds, pause = arguments
-    asyncio.run(_worker(url, int(waiters), int(rate), float(start), float(seconds), float(pause)))
+    url, waiters, rate, seconds, pause = arguments
+    asyncio.run(_worker(url, int(waiters), int(rate), float(seconds), float(pause)))
 
 
 def report(result: WaitingResult) -> None:
