@@ -44,8 +44,7 @@ async def work(job: Job) -> Measured:
             subjects = [str(by) for by in range(workload.keys)]
             await in_groups(lambda by: peer.check("shut", by), subjects)
         already = await peer.counted("shut") if workload.call == "submit" else 0
-        start = await appointment()
-        await asyncio.sleep(start - time.time())
+        await appointment()
         measured = await KINDS[workload.kind](job, peer, meter)
         if workload.kind in ("closed", "open"):
             name = "shut" if workload.call == "submit" else "open"

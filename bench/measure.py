@@ -93,19 +93,20 @@ async def closed_loop(call: Callable[[], Awaitable[object]], callers: int, total
 
 
 async def appointment() -> float:
-    """Say that this process is ready; gives the time of the wall clock at which all of them begin."""
+    """Say that this process is ready, and wait until all of them begin; gives the time of the wall clock."""
     print(READY, end="", flush=True)
-    return float(await asyncio.to_thread(sys.stdin.readline))
+    start = float(await asyncio.to_thread(sys.stdin.readline))
+    await asyncio.sleep(max(start - time.time(), 0))
+    return start
 
 
 async def repeat(call: Callable[[], Awaitable[object]], callers: int, start: float, seconds: float) -> None:
-    """Let so many callers make a call again and again, from a time of the wall clock on, for so long."""
+    """Let so many callers make a call again and again, for so long from a time of the wall clock on."""
 
     async def loop() -> None:
         while True:
             await call()
 
-    await asyncio.sleep(max(start - time.time(), 0))
     tasks = [asyncio.create_task(loop()) for _ in range(callers)]
     await asyncio.sleep(max(start + seconds - time.time(), 0))
     for task in tasks:

@@ -80,13 +80,13 @@ local function commit(group, grants, pops, grace)
     local records, leases, told, owners, life = {}, {}, {}, {}, QUEUE_TTL
     local index, remaining, reset = state_of(group, 0)
     local stamp, state = 'G ' .. int(now) .. ' ', ' ' .. int(index) .. ' ' .. int(remaining) .. ' ' .. int(reset) .. ' '
-    local lease, level, head = int(now + client_lease), nil, nil
+    local lease, level, prefix = int(now + client_lease), nil, nil
     for n, entry in ipairs(grants) do
       if entry.priority ~= level then
         level = entry.priority
-        head = stamp .. int(level) .. state
+        prefix = stamp .. int(level) .. state
       end
-      records[2 * n - 1], records[2 * n] = entry.id, head .. entry.text
+      records[2 * n - 1], records[2 * n] = entry.id, prefix .. entry.text
       -- Redis looks through those before one that it adds, up to 128 of them: last ones first there are few.
       local at = 2 * (#grants - n)
       leases[at + 1], leases[at + 2] = lease, entry.id

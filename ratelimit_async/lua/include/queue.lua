@@ -35,11 +35,14 @@ local function entry_of(text)
   return entry_as(text, owner, seq, enqueued, deadline, cost, since)
 end
 
--- One that comes to the queue.
-local function new_entry(owner, seq, enqueued, deadline, cost)
-  enqueued, deadline = int(enqueued), int(deadline)
+-- One that comes to the queue; with `since`, to a better level than it had.
+local function new_entry(owner, seq, enqueued, deadline, cost, since)
+  enqueued, deadline, since = int(enqueued), int(deadline), since and int(since) or ''
   local text = owner .. ' ' .. seq .. ' ' .. enqueued .. ' ' .. deadline .. ' ' .. cost
-  return entry_as(text, owner, seq, enqueued, deadline, cost, '')
+  if since ~= '' then
+    text = text .. ' ' .. since
+  end
+  return entry_as(text, owner, seq, enqueued, deadline, cost, since)
 end
 
 local function since_of(entry)
@@ -287,8 +290,11 @@ local function promote(group)
       end
       redis.call('LPOP', group.queues[p])
       count(group, p, entry, -1)
-      local fields = { entry.client, entry.seq, entry.enqueued, int(entry.deadline), entry.cost, int(now) }
-      append(group, p - 1, entry_of(table.concat(fields, ' ')))
+      append(
+        group,
+        p - 1,
+        new_entry(entry.client, entry.seq, tonumber(entry.enqueued), entry.deadline, entry.cost, now)
+      )
     end
   end
 end
