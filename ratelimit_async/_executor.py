@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -20,7 +20,7 @@ from ratelimit_async._breaker import Breaker
 from ratelimit_async._connection import FAILURES, NoScriptError, ask, hang_up, pack
 from ratelimit_async._errors import RateLimitError, RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
-from ratelimit_async._link import link_of
+from ratelimit_async._link import first_of, link_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -150,7 +150,7 @@ class Executor:
                     pause = _SHORTEST_PAUSE
                 await self._serve(self._wire)
             except* Exception as group:
-                error = _first(group)
+                error = first_of(group)
                 self._disconnected(error, connected=self._wire is not None)
                 if not isinstance(error, (*FAILURES, RateLimitError)):
                     raise
@@ -430,11 +430,3 @@ def _tell(calls: list[Call], replies: Iterable[Any]) -> None:
 
 def _loading(scripts: Iterable[Script]) -> bytes:
     return b"".join(pack("SCRIPT", "LOAD", script.source) for script in scripts)
-
-
-def _first(error: BaseException) -> BaseException:
-    """Give the first plain exception of a group."""
-    while isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        error = group.exceptions[0]
-    return error

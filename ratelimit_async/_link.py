@@ -7,7 +7,7 @@ each call several turns of the event loop.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ratelimit_async._connection import Wire
 
-__all__ = ["Link", "link_of"]
+__all__ = ["Link", "first_of", "link_of"]
 
 _INCOMPLETE = object()
 
@@ -130,6 +130,14 @@ def _answer(reply: Any) -> Any:
     if isinstance(reply, Exception) and not isinstance(reply, (ResponseError, *UNWILLING)):
         raise reply
     return reply
+
+
+def first_of(error: BaseException) -> BaseException:
+    """Give the first plain exception of a group: what ended a link, and all that ran beside it."""
+    while isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        error = group.exceptions[0]
+    return error
 
 
 def _closed() -> Exception:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import itertools
 from typing import TYPE_CHECKING
@@ -81,9 +80,13 @@ class Processor:
 
     async def _sleep(self) -> None:
         self._wake.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(self._heap[0][0] if self._heap else None):
-                await self._wake.wait()
+        # A timeout around the wait would take a turn of the loop more, by which those who wait are late.
+        timer = asyncio.get_running_loop().call_at(self._heap[0][0], self._wake.set) if self._heap else None
+        try:
+            await self._wake.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _take_due(self, now: float) -> list[Key]:
         keys: list[Key] = []
@@ -100,15 +103,14 @@ class Processor:
         self.runs += 1
         self._granting = keys
         self.last_run = asyncio.get_running_loop().time()
-        results = await asyncio.gather(
-            *(self._scripts.grant(key, self._batch_size) for key in keys), return_exceptions=True
-        )
-        for key, granted in zip(keys, results, strict=True):
-            if isinstance(granted, BaseException):
+        sent = [self._scripts.grant(key, self._batch_size) for key in keys]
+        replies = await asyncio.gather(*sent, return_exceptions=True)
+        for key, reply in zip(keys, replies, strict=True):
+            if isinstance(reply, BaseException):
                 self.schedule(key, self._poll_interval)
             else:
-                self.grants += granted or 0
-        failures = [granted for granted in results if isinstance(granted, BaseException)]
+                self.grants += self._scripts.granted(reply) or 0
+        failures = [reply for reply in replies if isinstance(reply, BaseException)]
         for failure in failures:
             if not isinstance(failure, RedisUnavailable):
                 raise failure

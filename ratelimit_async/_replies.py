@@ -6,15 +6,18 @@ Messages are hints, never the truth: what they tell of is recorded in Redis, and
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ratelimit_async._connection import FAILURES, hang_up, pack
 from ratelimit_async._errors import RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
+from ratelimit_async._link import first_of, link_of
 
 if TYPE_CHECKING:
     from ratelimit_async._connection import Source, Wire
     from ratelimit_async._events import Emit
+    from ratelimit_async._link import Link
 
 __all__ = ["Listener", "Replies"]
 
@@ -58,6 +61,8 @@ class Listener:
         self._all = f"{channels}all"
         self._replies = replies
         self._emit = emit
+        # When the server last said something.
+        self._heard = 0.0
 
     async def run(self) -> None:
         """Listen until the connection fails; the supervisor starts it again."""
@@ -67,41 +72,52 @@ class Listener:
             self.problem = error.problem
             raise
         try:
-            await wire.send_packed_command(pack("SUBSCRIBE", self._own, self._all), check_health=False)
-            await self._read(wire)
-        except FAILURES as error:
-            text = self.problem = str(error) or f"no sign of life for {2 * _SILENCE} s"
+            link = link_of(wire, partial(self._receive, wire))
+            link.write(pack("SUBSCRIBE", self._own, self._all))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(link.run())
+                # The embedded server is silent when it has nothing to say.
+                if not self._source.embedded:
+                    group.create_task(self._watch(link))
+        except Exception as raised:  # noqa: BLE001 - a group of whatever ended it
+            cause = first_of(raised)
+            if not isinstance(cause, FAILURES):
+                raise cause from None
+            text = self.problem = str(cause) or f"no sign of life for {2 * _SILENCE} s"
             self._emit(Disconnected(what="replies", address=self._source.address, error=text))
-            raise self._source.failure(text) from error
+            raise self._source.failure(text) from cause
         finally:
             self.subscribed.clear()
             await hang_up(wire)
 
-    async def _read(self, wire: Wire) -> None:
-        asked = False
-        # The embedded server is silent when it has nothing to say.
-        patience = None if self._source.embedded else _SILENCE
+    async def _watch(self, link: Link) -> None:
+        """Notice a server that says nothing, not even when it is asked."""
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
         while True:
-            try:
-                async with asyncio.timeout(patience):
-                    message = await wire.read_response(disable_decoding=True, disconnect_on_error=False)
-            except TimeoutError:
-                if asked:
-                    raise
-                asked = True
-                await wire.send_packed_command(pack("PING"), check_health=False)
-                continue
-            asked = False
-            if not self._source.current(wire):
-                raise ConnectionError(_MOVED)
-            kind = message[0]
-            if kind == b"message":
-                self._dispatch(message[1].decode(), message[2].decode())
-            elif kind == b"subscribe" and message[1].decode() == self._all:
-                self._emit(Connected(what="replies", address=self._source.address))
-                self.problem = ""
-                self.subscribed.set()
-                self._replies.on_subscribed()
+            heard = self._heard
+            await asyncio.sleep(heard + _SILENCE - loop.time())
+            if self._heard == heard:
+                link.write(pack("PING"))
+                await asyncio.sleep(_SILENCE)
+                if self._heard == heard:
+                    raise TimeoutError
+
+    def _receive(self, wire: Wire, message: Any) -> None:
+        """Take the next message."""
+        self._heard = asyncio.get_running_loop().time()
+        if isinstance(message, Exception):
+            raise message
+        if not self._source.current(wire):
+            raise ConnectionError(_MOVED)
+        kind = message[0]
+        if kind == b"message":
+            self._dispatch(message[1].decode(), message[2].decode())
+        elif kind == b"subscribe" and message[1].decode() == self._all:
+            self._emit(Connected(what="replies", address=self._source.address))
+            self.problem = ""
+            self.subscribed.set()
+            self._replies.on_subscribed()
 
     def _dispatch(self, channel: str, text: str) -> None:
         kind, _, rest = text.partition(" ")

@@ -210,9 +210,13 @@ class Scripts:
         stamp = reply[-1] if decision.allowed else 0
         return Admission("A", charged=Charged(stamp, allow_in_shadow(decision)))
 
-    async def grant(self, key: Key, batch_size: int) -> int | None:
-        """Grant who may pass; how many, or None where another client drives this key."""
-        reply = await self._executor.call(ALL["grant"], key, (batch_size, key.slack, self.grace))
+    def grant(self, key: Key, batch_size: int) -> asyncio.Future[Any]:
+        """Grant who may pass; the reply is for `granted`."""
+        return self._executor.call(ALL["grant"], key, (batch_size, key.slack, self.grace))
+
+    @staticmethod
+    def granted(reply: list[Any]) -> int | None:
+        """Read a reply to `grant`: how many; None: another client drives this key."""
         return reply[1] if reply[0] == b"P" else None
 
     def claim(self, key: Key, turns: Iterable[str]) -> asyncio.Future[Any]:

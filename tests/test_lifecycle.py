@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 import redis.asyncio
@@ -21,10 +21,8 @@ from ratelimit_async import (
 from ratelimit_async._events import Restarted
 from ratelimit_async._lua import ALL
 from ratelimit_async._processor import Processor
+from ratelimit_async._scripts import Scripts
 from tests.helpers import CLEAN, client_of, eventually, leftovers, number
-
-if TYPE_CHECKING:
-    from ratelimit_async._scripts import Scripts
 
 
 async def test_use_before_and_after_is_refused(url: str) -> None:
@@ -241,7 +239,9 @@ async def test_a_look_while_a_grant_is_under_way_is_not_missed() -> None:
     asked = 0
 
     class Granting:
-        async def grant(self, *_: object) -> int:
+        granted = staticmethod(Scripts.granted)
+
+        async def grant(self, *_: object) -> list[Any]:
             nonlocal asked
             asked += 1
             if asked == 1:
@@ -249,7 +249,7 @@ async def test_a_look_while_a_grant_is_under_way_is_not_missed() -> None:
                 processor.look_at_all()
             # When there is more to grant, Redis says with its reply.
             processor.schedule(key, 600)
-            return 0
+            return [b"P", 0]
 
     processor = Processor(cast("Scripts", Granting()), 100, 600, lambda _: None)
     processor.schedule(key, 0)
