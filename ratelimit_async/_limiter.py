@@ -340,6 +340,7 @@ class RateLimiter(Durable):
 
 
 def _refuse_task_options(options: RequestOptions) -> None:
-    for field in ("id", "durability"):
-        if getattr(options, field) != getattr(_DEFAULTS, field):
-            raise ConfigurationError(field, getattr(options, field), "is for durable tasks")
+    if options.id is not None:
+        raise ConfigurationError("id", options.id, "is for durable tasks")
+    if not isinstance(options.durability, Unset):
+        raise ConfigurationError("durability", options.durability, "is for durable tasks")

@@ -35,6 +35,21 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
+_NOTHING: Final = ()
+_BACKOFF: Final = 0.5
+
+
+def _check_function(field: str, value: object) -> None:
+    if not callable(value):
+        raise ConfigurationError(field, value, "must be a function of the result, or None")
+
+
+def _check_errors(field: str, value: object) -> None:
+    types: tuple[object, ...] = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(one, type) and issubclass(one, Exception) for one in types):
+        raise ConfigurationError(field, value, "must be an exception's type, or a tuple of them")
+
+
 def check_durability(value: object) -> None:
     """Refuse what is no durability."""
     if value not in ("primary", "replicated"):
@@ -55,9 +70,9 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     fail_fast: bool | Unset = UNSET
     settle: Callable[[Any], Cost | None] | None = None
     on_result: Callable[[Any], RetryAfter | None] | None = None
-    retry_on: type[Exception] | tuple[type[Exception], ...] = ()
+    retry_on: type[Exception] | tuple[type[Exception], ...] = _NOTHING
     max_retries: int = 3
-    backoff: float | timedelta = 0.5
+    backoff: float | timedelta = _BACKOFF
     id: str | None = None
     durability: Durability | Unset = UNSET
 
@@ -70,16 +85,18 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
         """Check what no other place checks."""
         if not isinstance(self.fail_fast, Unset):
             check_switch("fail_fast", self.fail_fast)
-        for field in ("settle", "on_result"):
-            if not (getattr(self, field) is None or callable(getattr(self, field))):
-                raise ConfigurationError(field, getattr(self, field), "must be a function of the result, or None")
-        types: tuple[object, ...] = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
-        if not all(isinstance(one, type) and issubclass(one, Exception) for one in types):
-            raise ConfigurationError("retry_on", self.retry_on, "must be an exception's type, or a tuple of them")
+        # Every request makes one of these, and most leave nearly all at its default.
+        if self.settle is not None:
+            _check_function("settle", self.settle)
+        if self.on_result is not None:
+            _check_function("on_result", self.on_result)
+        if self.retry_on is not _NOTHING:
+            _check_errors("retry_on", self.retry_on)
         retries: object = self.max_retries
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise ConfigurationError("max_retries", retries, "must be a whole number, 0 or more")
-        decode_seconds("backoff", self.backoff)
+        if self.backoff is not _BACKOFF:
+            decode_seconds("backoff", self.backoff)
         if self.id is not None:
             decode_name(self.id, "id")
         if not isinstance(self.durability, Unset):
