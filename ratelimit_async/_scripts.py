@@ -169,7 +169,8 @@ class Scripts:
 
     def requeue(self, key: Key, turn: str, priority: int, costs: str, entry: bytes) -> asyncio.Future[Any]:
         """Put a request that Redis forgot back to its place, at the end without one; the reply is for `admission`."""
-        enqueued, deadline = entry.split(b" ")[2:4] if entry else (b"0", b"0")
+        # One without a deadline may end with its time of arrival.
+        enqueued, deadline = (*entry.split(b" ")[2:4], b"0", b"0")[:2]
         return self._admit(key, "return", turn, priority, costs, int(deadline), int(enqueued))
 
     def _admit(

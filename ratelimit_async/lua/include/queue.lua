@@ -1,7 +1,8 @@
 -- The queue of a key: one list per priority, whole entries in it, the head at the left.
 --
 -- entry: 'client seq enqueued deadline costs', and ' since' once it was lifted to a better level; times in us, deadline
--- 0 for none. Within a level, the order is that of `since`, by default `enqueued`. id: 'client.seq'.
+-- 0 for none. Most have no deadline, cost the usual and are where they joined: those are 'client seq enqueued'. Within a
+-- level, the order is that of `since`, by default `enqueued`. id: 'client.seq'.
 -- records: id -> 'G stamp priority limit remaining reset entry' (granted, not yet claimed) or 'D reason' (dropped).
 -- leases: id -> when its record is taken back. clients: client -> when it counts as gone, and '*' -> never.
 -- An entry of a durable task has '*name' for a client; it waits for any process that has the task, and its id is '*.seq'.
@@ -18,8 +19,8 @@ local function entry_as(text, owner, seq, enqueued, deadline, cost, since)
     seq = seq,
     id = (task and '*' or owner) .. '.' .. seq,
     enqueued = enqueued,
-    deadline = deadline == '0' and 0 or tonumber(deadline),
-    cost = cost,
+    deadline = tonumber(deadline) or 0,
+    cost = cost ~= '' and cost or '-',
     since = since ~= '' and since or enqueued,
     priority = nil,
     worker = nil,
@@ -27,7 +28,7 @@ local function entry_as(text, owner, seq, enqueued, deadline, cost, since)
 end
 
 local function entry_of(text)
-  local owner, seq, enqueued, deadline, cost, since = match(text, '^(%S+) (%S+) (%d+) (%d+) (%S+) ?(%d*)$')
+  local owner, seq, enqueued, deadline, cost, since = match(text, '^(%S+) (%S+) (%d+) ?(%d*) ?(%S*) ?(%d*)$')
   if not owner then
     -- Not ours: past its deadline, so that whoever looks clears it away.
     owner, seq, enqueued, deadline, cost, since = '', '', '0', '1', '-', ''
@@ -38,9 +39,11 @@ end
 -- One that comes to the queue; with `since`, to a better level than it had.
 local function new_entry(owner, seq, enqueued, deadline, cost, since)
   enqueued, deadline, since = int(enqueued), int(deadline), since and int(since) or ''
-  local text = owner .. ' ' .. seq .. ' ' .. enqueued .. ' ' .. deadline .. ' ' .. cost
+  local text = owner .. ' ' .. seq .. ' ' .. enqueued
   if since ~= '' then
-    text = text .. ' ' .. since
+    text = text .. ' ' .. deadline .. ' ' .. cost .. ' ' .. since
+  elseif deadline ~= '0' or cost ~= '-' then
+    text = text .. ' ' .. deadline .. ' ' .. cost
   end
   return entry_as(text, owner, seq, enqueued, deadline, cost, since)
 end

@@ -218,7 +218,7 @@ local function unpark(group, grace)
     if not first then
       return
     end
-    local name, since = string.match(first, '^(%S+) (%d+) %d+ %d+ %*%S+ %S+ %d+ %d+ %S+')
+    local name, since = string.match(first, '^(%S+) (%d+) %d+ %d+ %*%S+ %S+ %d+')
     from = name and '[' .. name .. '!' or '(' .. first
     if not name then
       -- Not ours.
