@@ -63,11 +63,11 @@ function ops.submit(group, id, text, body, most_bytes)
     state = 'Q',
     priority = priority,
     attempts = 0,
-    most = tonumber(most),
-    enqueued = arrival(group),
-    deadline = tonumber(wait) >= 0 and now + tonumber(wait) or 0,
-    stamp = 0,
-    keeps = tonumber(keeps),
+    most = most,
+    enqueued = int(arrival(group)),
+    deadline = tonumber(wait) >= 0 and int(now + tonumber(wait)) or '0',
+    stamp = '0',
+    keeps = keeps,
     costs = costs,
     name = name,
     holder = '-',
@@ -77,16 +77,15 @@ function ops.submit(group, id, text, body, most_bytes)
   }
   save_task(group, task)
   append(group, priority, entry_for(task))
-  if redis.call('EXISTS', group.workers) == 0 then
-    tell('all', 'k ' .. group.driver)
-  end
+  group.unheard = true
   return { 'Q', position, math.max(estimate, paused_until(group) - now) }
 end
 
-local function set_room(group, room)
-  for _, worker in ipairs(workers_of(group)) do
+-- The last that a call says is what counts.
+local function save_room(group)
+  for _, worker in ipairs(group.room and workers_of(group) or {}) do
     if worker.client == client then
-      worker.free = tonumber(room)
+      worker.free = tonumber(group.room)
       save_worker(group, worker)
     end
   end
@@ -104,9 +103,9 @@ end
 function ops.begin(group, id, room, _, _, _, _, again)
   local grant, task = grant_for(group, id), task_of(group, id)
   watch(group)
-  set_room(group, room)
+  group.room = room
   if grant and task and task.state == 'Q' then
-    task.state, task.attempts, task.holder, task.stamp = 'R', task.attempts + 1, client, grant.stamp
+    task.state, task.attempts, task.holder, task.stamp = 'R', task.attempts + 1, client, int(grant.stamp)
     save_task(group, task)
     put(group.started, now + client_lease, token_of(task))
     if group.holds then
@@ -118,14 +117,14 @@ function ops.begin(group, id, room, _, _, _, _, again)
     end
     return ''
   end
-  local at = int(task.enqueued)
-  return { task.attempts, task.most, int(task.stamp), task.costs, task.name, task.body, task.priority, at }
+  local most, priority = tonumber(task.most), tonumber(task.priority)
+  return { task.attempts, most, task.stamp, task.costs, task.name, task.body, priority, task.enqueued }
 end
 
 function ops.decline(group, id, room)
   local grant = grant_for(group, id)
   watch(group)
-  set_room(group, room)
+  group.room = room
   if grant then
     give_back(group, '*.' .. id, grant.entry.cost, grant.stamp)
     insert(group, math.min(grant.priority, group.priorities), grant.entry)
@@ -137,7 +136,7 @@ function ops.finish(group, id, token, outcome, wait, rest, result, again)
   local room, error = string.match(rest, '^(%d+) (.*)$')
   local task = task_of(group, id)
   watch(group)
-  set_room(group, room)
+  group.room = room
   group.wake = true
   if redis.call('ZREM', group.started, id .. ' ' .. token) == 0 or not task or task.state ~= 'R' then
     local same = again and task and token_of(task) == id .. ' ' .. token
@@ -147,7 +146,7 @@ function ops.finish(group, id, token, outcome, wait, rest, result, again)
   if outcome == 'S' then
     task.body = result
     end_task(group, task, 'S')
-  elseif outcome == 'K' or outcome == 'F' and task.attempts >= task.most then
+  elseif outcome == 'K' or outcome == 'F' and is_last(task) then
     end_task(group, task, 'D')
   else
     task.attempts = task.attempts - (outcome == 'B' and 1 or 0)
@@ -158,6 +157,7 @@ function ops.finish(group, id, token, outcome, wait, rest, result, again)
 end
 
 function ops.work(group, _, room, names, running, grace)
+  group.room, group.able = nil, nil
   if room == '-1' then
     redis.call('HDEL', group.workers, client)
   else
@@ -274,12 +274,10 @@ function ops.requeue(group, id)
     return 0
   end
   look(group)
-  task.state, task.attempts, task.enqueued, task.deadline = 'Q', 0, arrival(group), 0
+  task.state, task.attempts, task.enqueued, task.deadline = 'Q', 0, int(arrival(group)), '0'
   save_task(group, task)
   append(group, level_of(group, task), entry_for(task))
-  if redis.call('EXISTS', group.workers) == 0 then
-    tell('all', 'k ' .. group.driver)
-  end
+  group.unheard = true
   return 1
 end
 
@@ -298,6 +296,10 @@ return run(8, function(group, a)
   watch(group)
   return ops[ARGV[a]](group, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6], again)
 end, function(group)
+  save_room(group)
+  if group.unheard and redis.call('EXISTS', group.workers) == 0 then
+    tell('all', 'k ' .. group.driver)
+  end
   nudge(group, group.wake)
   -- A retry, or a lease, that nobody may be looking out for.
   if group.due and group.next < 0 then

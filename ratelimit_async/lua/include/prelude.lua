@@ -33,7 +33,10 @@ end
 -- For scripts that only keep, hand out or give back what is there: they go on where Redis' memory is full. Redis looks at
 -- that before a write that may take memory, unless the script has written before; this writes nothing.
 local function go_on_when_full(group)
-  redis.call('ZREM', group.leases, '')
+  if not group.goes_on then
+    group.goes_on = true
+    redis.call('ZREM', group.leases, '')
+  end
 end
 
 local function open_group(a, k)

@@ -36,9 +36,14 @@ local function entry_of(text)
   return entry_as(text, owner, seq, enqueued, deadline, cost, since)
 end
 
+-- What was read and never reckoned with is text still.
+local function written(number)
+  return type(number) == 'string' and number or int(number)
+end
+
 -- One that comes to the queue; with `since`, to a better level than it had.
 local function new_entry(owner, seq, enqueued, deadline, cost, since)
-  enqueued, deadline, since = int(enqueued), int(deadline), since and int(since) or ''
+  enqueued, deadline, since = written(enqueued), written(deadline), since and int(since) or ''
   local text = owner .. ' ' .. seq .. ' ' .. enqueued
   if since ~= '' then
     text = text .. ' ' .. deadline .. ' ' .. cost .. ' ' .. since
@@ -296,7 +301,7 @@ local function promote(group)
       append(
         group,
         p - 1,
-        new_entry(entry.client, entry.seq, tonumber(entry.enqueued), entry.deadline, entry.cost, now)
+        new_entry(entry.client, entry.seq, entry.enqueued, entry.deadline, entry.cost, now)
       )
     end
   end

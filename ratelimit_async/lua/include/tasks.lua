@@ -24,6 +24,7 @@ end
 
 local TASK = '^(%u) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%S+) (%S+) (%S+)\n([^\n]*)\n(.*)$'
 
+-- Most numbers are kept as they are written: reading and writing one takes longer than most else here.
 local function task_of(group, id)
   local record = redis.call('HGET', group.tasks, id)
   if not record then
@@ -38,13 +39,13 @@ local function task_of(group, id)
   return {
     id = id,
     state = state,
-    priority = tonumber(priority),
+    priority = priority,
     attempts = tonumber(attempts),
-    most = tonumber(most),
-    enqueued = tonumber(enqueued),
-    deadline = tonumber(deadline),
-    stamp = tonumber(stamp),
-    keeps = tonumber(keeps),
+    most = most,
+    enqueued = enqueued,
+    deadline = deadline,
+    stamp = stamp,
+    keeps = keeps,
     costs = costs,
     name = name,
     holder = holder,
@@ -57,13 +58,13 @@ end
 local function save_task(group, task)
   local head = {
     task.state,
-    int(task.priority),
-    int(task.attempts),
-    int(task.most),
-    int(task.enqueued),
-    int(task.deadline),
-    int(task.stamp),
-    int(task.keeps),
+    written(task.priority),
+    written(task.attempts),
+    written(task.most),
+    written(task.enqueued),
+    written(task.deadline),
+    written(task.stamp),
+    written(task.keeps),
     task.costs,
     task.name,
     task.holder,
@@ -78,7 +79,11 @@ local function entry_for(task)
 end
 
 local function level_of(group, task)
-  return math.min(task.priority, group.priorities)
+  return math.min(tonumber(task.priority), group.priorities)
+end
+
+local function is_last(task)
+  return task.attempts >= tonumber(task.most)
 end
 
 local function token_of(task)
@@ -92,7 +97,7 @@ local function end_task(group, task, state, error)
   if state == 'D' then
     put(group.dead, now, task.id)
   else
-    put(group.ended, now + task.keeps, task.id)
+    put(group.ended, now + tonumber(task.keeps), task.id)
   end
   for waiter in string.gmatch(task.waiters ~= '-' and task.waiters or '', '[^,]+') do
     tell(waiter, 'f ' .. group.driver .. ' ' .. task.id)
@@ -251,7 +256,7 @@ local function sweep(group, grace)
     local task = task_of(group, string.match(member, '^(%S+)'))
     if task and task.state == 'R' and token_of(task) == member then
       task.error = 'its%20process%20is%20gone'
-      if task.attempts >= task.most then
+      if is_last(task) then
         end_task(group, task, 'D')
       else
         task.state = 'Q'
