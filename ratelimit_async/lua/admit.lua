@@ -103,14 +103,14 @@ local function make_others()
       end
     end
 
-    function queue.is_first(group, priority)
+    -- How many go before one more of this priority.
+    function queue.before(group, priority)
       look(group)
-      return ahead_of(group, priority) == 0
+      return ahead_of(group, priority)
     end
 
-    function queue.wait(group, op, id, priority, text, wait, enqueued, fast)
-      look(group)
-      local position, deadline, estimate = ahead_of(group, priority) + 1, wait, 0
+    function queue.wait(group, op, seq, id, priority, text, wait, enqueued, fast)
+      local position, deadline, estimate = queue.before(group, priority) + 1, wait, 0
       if op ~= 'return' then
         if fast or wait == 0 or op == 'submit' then
           estimate = wait_for(group, costs_of(text), costs_ahead(group, priority) or {})
@@ -126,7 +126,7 @@ local function make_others()
         deadline = wait > 0 and now + wait or 0
       end
       enqueued = enqueued > 0 and enqueued or arrival(group)
-      local entry = new_entry(client, match(id, '%d+$'), enqueued, deadline, text)
+      local entry = new_entry(client, seq, enqueued, deadline, text, nil, id)
       local lapsed = join(group, priority, entry, enqueued)
       return { 'Q', entry.text, position, estimate, lapsed }
     end
@@ -167,11 +167,11 @@ local function make_others()
     return { 'A', index, remaining, reset, stamp }
   end
 
-  local function request(group, op, text, rest, again)
-    local turn, level, wait, joined, fast = string.match(rest, '^(%S+) (%d+) (%-?%d+) (%d+) (%d)$')
+  local function request(group, op, text, turn, level, wait, joined, fast, again)
     local enqueued = tonumber(joined)
     local priority = math.min(tonumber(level) + 1, group.priorities)
-    local id = client .. '.' .. string.match(turn, '^%d+')
+    local seq = match(turn, '^%d+')
+    local id = client .. '.' .. seq
     if again or op == 'return' then
       local known = part_of('queue').known(group, id, enqueued)
       local before = not known and (find_taken(group, turn) or group.holds and part_of('held').has(group, id, text) and now)
@@ -180,25 +180,29 @@ local function make_others()
       end
     end
     local queue = queue_of(group)
-    local first = not queue or queue.is_first(group, priority)
+    local first = not queue or queue.before(group, priority) == 0
     if op ~= 'return' and first and paused_until(group) == 0 and fits(group, costs_of(text)) then
       charge(group, text, id)
       note_taken(group, turn, int(now))
       return admitted(group, now)
     end
-    return part_of('queue').wait(group, op, id, priority, text, tonumber(wait), enqueued, fast == '1')
+    return part_of('queue').wait(group, op, seq, id, priority, text, tonumber(wait), enqueued, fast == '1')
   end
 
   -- @include run
 
+  local REQUEST = '^(%l+) (%S+) (%S+) (%d+) (%-?%d+) (%d+) (%d)$'
   local serve_group = server(2, function(group, a)
-    local op, text, rest = read(ARGV[a])
-    if op == 'hit' or op == 'check' then
-      return answer(group, text, op == 'hit')
-    elseif op == 'shadow' then
+    local op, text, turn, level, wait, joined, fast = match(ARGV[a], REQUEST)
+    if op then
+      return request(group, op, text, turn, level, wait, joined, fast, ARGV[a + 1] == '1')
+    end
+    local rest
+    op, text, rest = read(ARGV[a])
+    if op == 'shadow' then
       return answer(group, text, true, client .. '.' .. rest)
     end
-    return request(group, op, text, rest, ARGV[a + 1] == '1')
+    return answer(group, text, op == 'hit')
   end, function(group)
     save_taken(group)
     if group.looked then
