@@ -179,9 +179,9 @@ class TaskScripts:
         """Delete a dead letter."""
         return bool(await self._call(key, "delete", own))
 
-    async def add_to_index(self, key: Key) -> None:
+    def add_to_index(self, key: Key) -> asyncio.Future[Any]:
         """Let workers that start later find a key."""
-        await self._index_call("add", key.label)
+        return self._index_call("add", key.label)
 
     async def read_index(self) -> list[str]:
         """Read the labels of keys with tasks."""

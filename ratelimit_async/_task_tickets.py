@@ -10,6 +10,7 @@ from ratelimit_async._errors import (
     ConfigurationError,
     QueueFull,
     RateLimitError,
+    RedisUnavailable,
     RequestCancelled,
     RequestTimeout,
     TaskFailed,
@@ -57,6 +58,8 @@ class TaskTickets:
         self._spawn = spawn
         self._awaited: dict[tuple[bytes, str], _Awaited] = {}
         self._indexed: dict[bytes, float] = {}
+        # What tells the index of a key; all who submit to it meanwhile wait for the same.
+        self._indexing: dict[bytes, asyncio.Future[Any]] = {}
         self._round = 0
 
     async def submit(self, key: Key, task: Submission, *, told: bool, executor: Caller | None = None) -> Outcome:
@@ -145,7 +148,13 @@ class TaskTickets:
         if self._indexed.get(key.driver, 0.0) + _INDEXED > now:
             return
         # Before the task itself: a worker that starts must find it, whatever happens in between.
-        await self._scripts.add_to_index(key)
+        sent = self._indexing.get(key.driver)
+        if sent is None:
+            sent = self._indexing[key.driver] = self._scripts.add_to_index(key)
+            sent.add_done_callback(lambda _: self._indexing.pop(key.driver, None))
+        await asyncio.wait((sent,))
+        if (error := sent.exception()) is not None:
+            raise error.copy() if isinstance(error, RedisUnavailable) else error
         if len(self._indexed) > 10_000:
             self._indexed.clear()
         self._indexed[key.driver] = now

@@ -481,6 +481,36 @@ async def test_a_burst_of_tasks_calls_its_first_worker_once(url: str, monkeypatc
         assert 0 < calls[: calls.index("begin")].count("work") < 20
 
 
+async def test_of_all_that_submit_to_a_key_at_once_one_tells_the_index_and_a_cancelled_one_takes_nobody_along(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    add, outcomes = TaskScripts.add_to_index, iter(["refused"])
+
+    def counted(self: TaskScripts, key: Any) -> asyncio.Future[Any]:
+        told.append(key.label)
+        sent = add(self, key)
+        if next(outcomes, ""):
+            sent = asyncio.get_running_loop().create_future()
+            sent.set_exception(RedisUnavailable("redis", "refused"))
+        return sent
+
+    async with limiter_of(url, []) as limiter:
+        monkeypatch.setattr(TaskScripts, "add_to_index", counted)
+        note = task_of(limiter, "note")
+        # Nothing is submitted that no worker would find, and whoever comes next tries again.
+        lost = await asyncio.gather(*(limiter.submit("a", note, n) for n in range(3)), return_exceptions=True)
+        assert [str(error) for error in lost] == [str(RedisUnavailable("redis", "refused"))] * 3
+        first = asyncio.create_task(limiter.submit("a", note, 0))
+        others = [asyncio.create_task(limiter.submit("a", note, n, by=n % 2)) for n in range(40)]
+        others += [asyncio.create_task(limiter.submit("a", note, n)) for n in range(40)]
+        await asyncio.sleep(0)
+        first.cancel()
+        tickets = await asyncio.gather(*others)
+        assert await asyncio.gather(*tickets) == [2 * n for n in range(40)] * 2
+        assert sorted(told) == ["a:", "a:", "a:0", "a:1"]
+
+
 async def test_a_slot_whose_release_was_lost_counts_once_when_its_task_is_tried_again(url: str) -> None:
     async with limiter_of(url, []) as limiter:
         session = limiter._session
