@@ -20,8 +20,8 @@ end
 
 -- Of those who are not granted, because they are gone or nobody can run them, one call looks at so many, and a few of each
 -- group: the head stays due.
-local lost_left, LEAST_LOST = 2 * BATCH, 8
--- What the groups of this call may still be granted together; each at least one.
+local lost_left, LEAST_LOST = BATCH, 8
+-- What the groups of this call may still be granted together; each at least one. What was put back counts, too.
 local left
 
 local function take(group, batch)
@@ -168,7 +168,7 @@ return run(3, function(group, a)
   if paused_until(group) == 0 then
     local pops
     left = left or batch
-    grants, pops = take(group, math.max(math.min(batch, left), 1))
+    grants, pops = take(group, math.max(math.min(batch, left - SPARE + spare), 1))
     left = left - #grants
     commit(group, grants, pops, grace)
   end

@@ -112,7 +112,9 @@ local function count(group, priority, entry, sign)
   local depths = depths_of(group)
   depths[priority] = depths[priority] + sign
   group.depth = group.depth + sign
-  group.taken_out = group.taken_out or sign < 0
+  if sign < 0 then
+    group.taken_out, group.inserted = true, nil
+  end
   if group.places then
     group.places[entry.id] = sign > 0 and { entry.text, priority, depths[priority] } or nil
   end
@@ -217,34 +219,47 @@ local function arrival(group)
   return now + group.arrivals
 end
 
--- Where in a level those begin that came to it then or later, counted from 0, and the first of them.
-local function first_since(group, priority, least)
-  local queue, first, past = group.queues[priority], 0, depths_of(group)[priority]
-  if past == 0 or since_of(entry_of(redis.call('LINDEX', queue, '-1'))) < least then
+-- When an entry came to its level, without reading all else of it.
+local function since_in(text)
+  local enqueued, since = match(text, '^%S+ %S+ (%d+) ?%d* ?%S* ?(%d*)$')
+  return tonumber(since ~= '' and since or enqueued) or 0
+end
+
+-- Where in a level those begin that came to it then or later, counted from 0, and the first of them. `near`: a place
+-- before which they do not, and probably not far behind it.
+local function first_since(group, priority, least, near)
+  local queue, first, past = group.queues[priority], near or 0, depths_of(group)[priority]
+  if past == 0 or since_in(redis.call('LINDEX', queue, '-1')) < least then
     -- Those that come back together mostly come in their order.
     return past
   end
   local found
+  local step = near and 1
   while first < past do
-    local middle = math.floor((first + past) / 2)
+    local middle = step and math.min(first + step, past) - 1 or math.floor((first + past) / 2)
     local text = redis.call('LINDEX', queue, middle)
-    if since_of(entry_of(text)) < least then
-      first = middle + 1
+    if since_in(text) < least then
+      first, step = middle + 1, step and 2 * step
     else
-      past, found = middle, text
+      past, found, step = middle, text, nil
     end
   end
   return first, found
 end
 
--- Arrival order is kept: an entry that comes back stands before all that came after it.
+-- Arrival order is kept: an entry that comes back stands before all that came after it. Those that do have mostly been
+-- there longest, and one after the other.
 local function insert(group, priority, entry)
-  local _, after = first_since(group, priority, since_of(entry) + 1)
-  if not after then
-    return append(group, priority, entry)
+  local since, last = since_of(entry), group.inserted
+  local behind = last and last.priority == priority and last.since <= since
+  local place, after = first_since(group, priority, since + 1, behind and last.place + 1 or 0)
+  if after then
+    redis.call('LINSERT', group.queues[priority], 'BEFORE', after, entry.text)
+    arrived(group, priority, entry)
+  else
+    append(group, priority, entry)
   end
-  redis.call('LINSERT', group.queues[priority], 'BEFORE', after, entry.text)
-  arrived(group, priority, entry)
+  group.inserted = { priority = priority, since = since, place = place }
 end
 
 -- Takes back what was granted and not claimed within its lease; the grant goes to the next, its owner, if alive, to its place.

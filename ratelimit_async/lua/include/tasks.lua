@@ -114,8 +114,10 @@ local function give_up_at(group, time)
   group.gives_up = math.min(group.gives_up or time, time)
 end
 
-local function bring_back(group, from, member)
-  local priority, text = string.match(member, '(%d+) (%*.+)$')
+local DELAYED, PARKED = '^(%d+) (%*.+)$', '^%S+ %d+ %d+ (%d+) (%*.+)$'
+
+local function bring_back(group, from, member, pattern)
+  local priority, text = string.match(member, pattern)
   insert(group, math.min(tonumber(priority), group.priorities), entry_of(text))
   redis.call('ZREM', from, member)
 end
@@ -180,7 +182,8 @@ local function save_worker(group, worker)
 end
 
 -- Of what has to be put back or given up, a call does so many for all its groups together, and one for each at least.
-local spare = 32
+local SPARE = 16
+local spare = SPARE
 
 local function due(group, key, most)
   local found = redis.call('ZRANGEBYSCORE', key, '-inf', int(most), 'LIMIT', '0', int(math.max(spare, 1)))
@@ -231,7 +234,7 @@ local function unpark(group, grace)
     elseif group.names[name] or tonumber(since) + grace <= now then
       for _, member in ipairs(of_name(group, name)) do
         if group.names[name] then
-          bring_back(group, group.parked, member)
+          bring_back(group, group.parked, member, PARKED)
         else
           give_up(group, member, grace)
         end
@@ -250,7 +253,7 @@ local function sweep(group, grace)
   end
   group.swept = true
   for _, member in ipairs(due(group, group.delayed, now)) do
-    bring_back(group, group.delayed, member)
+    bring_back(group, group.delayed, member, DELAYED)
   end
   for _, member in ipairs(due(group, group.started, now)) do
     local task = task_of(group, string.match(member, '^(%S+)'))
