@@ -324,6 +324,21 @@ async def test_a_task_whose_worker_comes_later_keeps_its_place(url: str) -> None
         assert ran == [0, 1, 2]
 
 
+async def test_tasks_that_were_put_aside_go_before_those_that_came_later(url: str) -> None:
+    ran: list[Any] = []
+    async with limiter_of(url, [], processor=False) as submitter:
+        note = task_of(submitter, "note")
+        tickets = [await submitter.submit("a", note, n) for n in range(70)]
+        async with RateLimiter(url, limits=LIMITS, poll_interval=0.05) as other:
+            assert await other.request("a", asyncio.sleep, 0, timeout=10) is None
+            assert (await other.status("a")).tasks.parked == 70
+        tickets += [await submitter.submit("a", note, n) for n in range(70, 140)]
+        # More than one call brings back.
+        async with limiter_of(url, ran, task_slots=1), asyncio.timeout(20):
+            assert await asyncio.gather(*tickets) == [2 * n for n in range(140)]
+    assert ran == list(range(140))
+
+
 async def test_many_tasks_that_nobody_has_hide_none_that_somebody_has(url: str) -> None:
     ran: list[Any] = []
     async with limiter_of(url, [], processor=False) as submitter:
