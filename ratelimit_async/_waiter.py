@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_IDS", "Holds", "Waiter"]
 
-# A script call unpacks its ids on Lua's stack; far below its end.
-MOST_IDS = 250
+# Ids of one entry: a script call looks at those of some, and unpacks them on Lua's stack.
+MOST_IDS = 125
 
 
 class Holding(Protocol):
