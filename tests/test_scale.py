@@ -214,6 +214,8 @@ async def test_one_command_asks_whether_somebody_waits_for_any_of_many_keys(
     own_server: RedisServer, limits: str | list[str]
 ) -> None:
     async with RateLimiter(own_server.url, limits={"a": limits}, hooks=[]) as limiter:
+        # After calls that had company, the first of these waits for the others.
+        await asyncio.gather(*(limiter.check("a", by=str(n)) for n in range(2)))
         before = calls_of(own_server, "exists")
         decisions = await asyncio.gather(*(limiter.hit("a", by=str(n)) for n in range(10)))
         assert [decision.remaining for decision in decisions] == [4] * 10
