@@ -7,12 +7,14 @@ the client's is that of its process (`getrusage`).
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ratelimit_async._lua import ALL
@@ -65,6 +67,18 @@ class Meter:
 def _cpu() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
+
+
+def machine_time() -> tuple[float, float]:
+    """Give the seconds that all cores have worked so far, and those for which they had work and the host held them."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0, 0.0
+    user, nice, system, _, _, hard, soft, steal, *_ = map(
+        int, stat.read_text(encoding="ascii").split("\n")[0].split()[1:]
+    )
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + hard + soft) / ticks, steal / ticks
 
 
 # What Redis' tables of keys and of lifetimes take besides, for each key: a slot in both, and an entry in the second.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import redis
 
-from bench.measure import appointment, repeat, run_workers
+from bench.measure import appointment, machine_time, repeat, run_workers
 from ratelimit_async import Event, RateLimiter
 from ratelimit_async._demo import most_in_any_window
 from ratelimit_async._events import Queued
@@ -28,6 +28,8 @@ class WaitingResult(NamedTuple):
     out_of_order: int
     script_calls_per_grant: float
     wake_ups: list[float]
+    # Of the time for which the machine's cores had work: while its host held them, nothing ran.
+    stolen: float
 
 
 async def _worker(url: str, waiters: int, rate: int, seconds: float, pause: float) -> None:
@@ -62,9 +64,11 @@ def run_waiting(
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.flushall()
         client.config_resetstat()
+        worked, held = machine_time()
         start, told = run_workers("bench.waiting", processes, seconds, url, waiters, rate, seconds, pause)
         rows = [row for printed in told for row in json.loads(printed)]
         stats = client.info("commandstats")
+        worked, held = (after - before for after, before in zip(machine_time(), (worked, held), strict=True))
     end = start + seconds
     rows = sorted(tuple(row) for row in rows if row[1] <= end)
     stamps = sorted(row[1] for row in rows)
@@ -76,6 +80,7 @@ def run_waiting(
         out_of_order=out_of_order(rows),
         script_calls_per_grant=stats["cmdstat_evalsha"]["calls"] / max(len(rows), 1),
         wake_ups=sorted(row[2] - max(stamp_free(stamps, row[1], rate), row[0]) for row in rows if row[1] > start + 1),
+        stolen=held / (worked + held) if held else 0.0,
     )
 
 
@@ -117,3 +122,4 @@ def report(result: WaitingResult) -> None:
     if wakes:
         p50, p99 = wakes[len(wakes) // 2], wakes[int(len(wakes) * 0.99)]
         print(f"  wake-up p50 / p99      {p50 * 1000:.1f} / {p99 * 1000:.1f} ms (capacity exists -> caller runs)")
+    print(f"  held up by the host    {100 * result.stolen:.0f} % of the time for which the machine had work")
