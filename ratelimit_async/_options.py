@@ -44,7 +44,7 @@ def _check_function(field: str, value: object) -> None:
         raise ConfigurationError(field, value, "must be a function of the result, or None")
 
 
-def _check_errors(field: str, value: object) -> None:
+def _check_errors(field: str, value: type[Exception] | tuple[type[Exception], ...]) -> None:
     types: tuple[object, ...] = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(one, type) and issubclass(one, Exception) for one in types):
         raise ConfigurationError(field, value, "must be an exception's type, or a tuple of them")
