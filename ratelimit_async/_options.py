@@ -35,10 +35,6 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
-_NOTHING: Final = ()
-_BACKOFF: Final = 0.5
-
-
 def _check_function(field: str, value: object) -> None:
     if not callable(value):
         raise ConfigurationError(field, value, "must be a function of the result, or None")
@@ -70,9 +66,9 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     fail_fast: bool | Unset = UNSET
     settle: Callable[[Any], Cost | None] | None = None
     on_result: Callable[[Any], RetryAfter | None] | None = None
-    retry_on: type[Exception] | tuple[type[Exception], ...] = _NOTHING
+    retry_on: type[Exception] | tuple[type[Exception], ...] = ()
     max_retries: int = 3
-    backoff: float | timedelta = _BACKOFF
+    backoff: float | timedelta = 0.5
     id: str | None = None
     durability: Durability | Unset = UNSET
 
@@ -90,13 +86,12 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
             _check_function("settle", self.settle)
         if self.on_result is not None:
             _check_function("on_result", self.on_result)
-        if self.retry_on is not _NOTHING:
+        if self.retry_on or not isinstance(self.retry_on, tuple):
             _check_errors("retry_on", self.retry_on)
         retries: object = self.max_retries
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise ConfigurationError("max_retries", retries, "must be a whole number, 0 or more")
-        if self.backoff is not _BACKOFF:
-            decode_seconds("backoff", self.backoff)
+        decode_seconds("backoff", self.backoff)
         if self.id is not None:
             decode_name(self.id, "id")
         if not isinstance(self.durability, Unset):

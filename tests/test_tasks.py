@@ -339,6 +339,23 @@ async def test_tasks_that_were_put_aside_go_before_those_that_came_later(url: st
     assert ran == list(range(140))
 
 
+async def test_what_is_not_ours_among_delayed_and_put_aside_tasks_holds_none_up(url: str) -> None:
+    async with limiter_of(url, []) as limiter, client_of(url) as client:
+        key = limiter._key_of("a", None)
+        _, workers, _, delayed, parked, _, _ = key.durable
+        note = task_of(limiter, "note")
+        assert await limiter.request("a", note, 1) == 2
+        assert await client.exists(workers)
+        await client.zadd(delayed, {"nonsense": 0, "1 note": 0})
+        await client.zadd(parked, {"note": 0, "note 1 2 nonsense": 0, "note 1 2 1 *": 0})
+        assert await limiter.request("a", note, 2) == 4
+        await eventually(lambda: _gone(client, delayed, parked))
+
+
+async def _gone(client: Any, *keys: bytes) -> bool:
+    return not await client.exists(*keys)
+
+
 async def test_many_tasks_that_nobody_has_hide_none_that_somebody_has(url: str) -> None:
     ran: list[Any] = []
     async with limiter_of(url, [], processor=False) as submitter:

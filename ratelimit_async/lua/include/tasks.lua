@@ -118,7 +118,10 @@ local DELAYED, PARKED = '^(%d+) (%*.+)$', '^%S+ %d+ %d+ (%d+) (%*.+)$'
 
 local function bring_back(group, from, member, pattern)
   local priority, text = string.match(member, pattern)
-  insert(group, math.min(tonumber(priority), group.priorities), entry_of(text))
+  -- What is not ours only goes.
+  if text then
+    insert(group, math.min(tonumber(priority), group.priorities), entry_of(text))
+  end
   redis.call('ZREM', from, member)
 end
 
