@@ -73,7 +73,7 @@ class Lifecycle:
             hooks: Called with every event; the default logs them with structlog.
             tracing: Follows requests and durable tasks, e.g. `contrib.opentelemetry.OpenTelemetryTracing()`.
             **settings: `prefix` of all keys (`"rl"`); `processor` (True: grants for others too, and runs tasks);
-                `batch_size` (most grants per script call, 100); `task_slots` (most durable tasks that this process runs
+                `batch_size` (most grants per script call, 50); `task_slots` (most durable tasks that this process runs
                 at once, 100); `durability` of tasks (`"primary"`, or `"replicated"`: a submission is confirmed by as
                 many `replicas`, 1); and in seconds, or as a `timedelta`, `poll_interval` (1.0),
                 `lease` (5.0), `connect_timeout` (5.0), `command_timeout` (1.5), `shutdown_timeout` (10.0) and

@@ -56,7 +56,7 @@ def _folded(source: str) -> str:
 # Entries of one call, where they are not all alike.
 _MOST = {"grant": 8, "claim": 8, "hold": 4, "sync": 4, "waiting": 1, "place": 1, "task": 16, "withdraw": 16}
 # Limits of one call's keys: what is given back may have to be taken off a thousand buckets of each.
-_MOST_LIMITS = {"adjust": 4, "withdraw": 8, "grant": 8, "task": 16}
+_MOST_LIMITS = {"adjust": 4, "withdraw": 8, "grant": 6, "task": 16}
 ALL = {
     name: Script(
         name,

@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     prefix: str = "rl"
     processor: bool = True
-    batch_size: int = 100
+    batch_size: int = 50
     poll_interval: float = 1.0
     lease: float = 5.0
     connect_timeout: float = 5.0

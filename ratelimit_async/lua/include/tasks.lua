@@ -185,7 +185,7 @@ local function save_worker(group, worker)
 end
 
 -- Of what has to be put back or given up, a call does so many for all its groups together, and one for each at least.
-local SPARE = 16
+local SPARE = 8
 local spare = SPARE
 
 local function due(group, key, most)
