@@ -64,11 +64,11 @@ def run_waiting(
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.flushall()
         client.config_resetstat()
-        worked, held = machine_time()
+        before = machine_time()
         start, told = run_workers("bench.waiting", processes, seconds, url, waiters, rate, seconds, pause)
         rows = [row for printed in told for row in json.loads(printed)]
         stats = client.info("commandstats")
-        worked, held = (after - before for after, before in zip(machine_time(), (worked, held), strict=True))
+        worked, held = (now - then for now, then in zip(machine_time(), before, strict=True))
     end = start + seconds
     rows = sorted(tuple(row) for row in rows if row[1] <= end)
     stamps = sorted(row[1] for row in rows)

@@ -115,7 +115,7 @@ class TaskScripts:
         reply = await self._call(key, "begin", own, room)
         if not reply:
             return None
-        attempt, most, stamp, costs, task, payload, _, enqueued = reply
+        attempt, most, stamp, costs, task, payload, enqueued = reply
         token = f"{attempt}@{self._client}"
         name = plain_word(task.decode())
         waited = max(int(stamp) - int(enqueued), 0) / 1e6

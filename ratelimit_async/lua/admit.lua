@@ -109,7 +109,7 @@ local function make_others()
       return ahead_of(group, priority)
     end
 
-    function queue.wait(group, op, seq, id, priority, text, wait, enqueued, fast)
+    function queue.wait(group, op, seq, priority, text, wait, enqueued, fast)
       local position, deadline, estimate = queue.before(group, priority) + 1, wait, 0
       if op ~= 'return' then
         if fast or wait == 0 or op == 'submit' then
@@ -126,7 +126,7 @@ local function make_others()
         deadline = wait > 0 and now + wait or 0
       end
       enqueued = enqueued > 0 and enqueued or arrival(group)
-      local entry = new_entry(client, seq, enqueued, deadline, text, nil, id)
+      local entry = new_entry(client, seq, int(enqueued), int(deadline), text)
       local lapsed = join(group, priority, entry, enqueued)
       return { 'Q', entry.text, position, estimate, lapsed }
     end
@@ -186,7 +186,7 @@ local function make_others()
       note_taken(group, turn, int(now))
       return admitted(group, now)
     end
-    return part_of('queue').wait(group, op, seq, id, priority, text, tonumber(wait), enqueued, fast == '1')
+    return part_of('queue').wait(group, op, seq, priority, text, tonumber(wait), enqueued, fast == '1')
   end
 
   -- @include run
@@ -197,12 +197,11 @@ local function make_others()
     if op then
       return request(group, op, text, turn, level, wait, joined, fast, ARGV[a + 1] == '1')
     end
-    local rest
-    op, text, rest = read(ARGV[a])
-    if op == 'shadow' then
-      return answer(group, text, true, client .. '.' .. rest)
+    local kind, cost, rest = read(ARGV[a])
+    if kind == 'shadow' then
+      return answer(group, cost, true, client .. '.' .. rest)
     end
-    return answer(group, text, op == 'hit')
+    return answer(group, cost, kind == 'hit')
   end, function(group)
     save_taken(group)
     if group.looked then

@@ -9,7 +9,7 @@
 --          work: room (-1: this worker leaves), names, 'id token costs' of what it runs (costs '.': given back already), grace (us)
 --          which: ids; outcome: 1: this client is told of its end; cancel: reason, percent-encoded, 1: only if it waits; dead: first, last; requeue; delete
 -- Reply:   submit: {'Q', position, estimate us}, {'F'} full, {'L'} too large, or as outcome where the id is known
---          begin: {attempts, most, stamp, costs, name, arguments, priority, enqueued us}, or '' where it is not to be run
+--          begin: {attempts, most, stamp, costs, name, arguments, enqueued us}, or '' where it is not to be run
 --          finish: what it is now, Q, S, D; or '' where the token is not valid any more
 --          work: {tasks that have not ended, {ids not to be run any more}, {ids granted and not begun}}
 --          which: {{ids that have ended}, {ids that are not known}}
@@ -61,7 +61,7 @@ function ops.submit(group, id, text, body, most_bytes)
   local task = {
     id = id,
     state = 'Q',
-    priority = priority,
+    priority = int(priority),
     attempts = 0,
     most = most,
     enqueued = int(arrival(group)),
@@ -117,8 +117,7 @@ function ops.begin(group, id, room, _, _, _, _, again)
     end
     return ''
   end
-  local most, priority = tonumber(task.most), tonumber(task.priority)
-  return { task.attempts, most, task.stamp, task.costs, task.name, task.body, priority, task.enqueued }
+  return { task.attempts, task.most, task.stamp, task.costs, task.name, task.body, task.enqueued }
 end
 
 function ops.decline(group, id, room)

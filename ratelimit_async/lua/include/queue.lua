@@ -10,16 +10,16 @@
 
 -- Reading a number takes longer than most else here: times stay as they are written, but for the deadline, which all are
 -- asked for.
-local function entry_as(text, owner, seq, enqueued, deadline, cost, since, id)
+local function entry_as(text, owner, seq, enqueued, deadline, cost, since)
   local task = match(owner, '^%*(.+)$')
   return {
     text = text,
     client = owner,
     task = task,
     seq = seq,
-    id = id or (task and '*' or owner) .. '.' .. seq,
+    id = (task and '*' or owner) .. '.' .. seq,
     enqueued = enqueued,
-    deadline = deadline,
+    deadline = tonumber(deadline) or 0,
     cost = cost ~= '' and cost or '-',
     since = since ~= '' and since or enqueued,
     priority = nil,
@@ -33,24 +33,18 @@ local function entry_of(text)
     -- Not ours: past its deadline, so that whoever looks clears it away.
     owner, seq, enqueued, deadline, cost, since = '', '', '0', '1', '-', ''
   end
-  return entry_as(text, owner, seq, enqueued, tonumber(deadline) or 0, cost, since)
+  return entry_as(text, owner, seq, enqueued, deadline, cost, since)
 end
 
--- What was read and never reckoned with is text still.
-local function written(number)
-  return type(number) == 'string' and number or int(number)
-end
-
--- One that comes to the queue; with `since`, to a better level than it had. `id`: where it is at hand.
-local function new_entry(owner, seq, enqueued, deadline, cost, since, id)
-  enqueued, deadline, since = written(enqueued), tonumber(deadline), since and int(since) or ''
+-- One that comes to the queue, its times as they are written; with `since`, to a better level than it had.
+local function new_entry(owner, seq, enqueued, deadline, cost, since)
   local text = owner .. ' ' .. seq .. ' ' .. enqueued
-  if since ~= '' then
-    text = text .. ' ' .. int(deadline) .. ' ' .. cost .. ' ' .. since
-  elseif deadline ~= 0 or cost ~= '-' then
-    text = text .. ' ' .. int(deadline) .. ' ' .. cost
+  if since then
+    text = text .. ' ' .. deadline .. ' ' .. cost .. ' ' .. since
+  elseif deadline ~= '0' or cost ~= '-' then
+    text = text .. ' ' .. deadline .. ' ' .. cost
   end
-  return entry_as(text, owner, seq, enqueued, deadline, cost, since, id)
+  return entry_as(text, owner, seq, enqueued, deadline, cost, since or '')
 end
 
 local function since_of(entry)
@@ -316,7 +310,7 @@ local function promote(group)
       append(
         group,
         p - 1,
-        new_entry(entry.client, entry.seq, entry.enqueued, entry.deadline, entry.cost, now)
+        new_entry(entry.client, entry.seq, entry.enqueued, int(entry.deadline), entry.cost, int(now))
       )
     end
   end
