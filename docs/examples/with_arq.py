@@ -11,6 +11,7 @@ from typing import Any
 
 from arq import Retry, create_pool
 from arq.connections import RedisSettings
+from arq.jobs import Job, ResultNotFound
 
 from ratelimit_async import RateLimiter, RequestTimeout
 
@@ -46,12 +47,19 @@ class WorkerSettings:
     job_timeout = 60  # more than the time to wait and the time to call
 
 
+async def result_of(job: Job) -> str:
+    try:
+        return await job.result(timeout=60)
+    except ResultNotFound:
+        return await job.result(timeout=60)  # arq looks for the result, then for the job, which may end in between
+
+
 async def main(contacts: int) -> None:
     pool = await create_pool(WorkerSettings.redis_settings)
     jobs = [await pool.enqueue_job("sync_contact", contact) for contact in range(contacts)]
     for job in jobs:
         if job is not None:
-            print(await job.result(timeout=60))
+            print(await result_of(job))
     await pool.aclose()
 
 
