@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections import ChainMap
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from ratelimit_async._batches import MOST_ENTRIES, Script
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
     from importlib.resources.abc import Traversable
 
 __all__ = ["ALL"]
 
-# A line of Lua that names constants, and what may be such a name, or only look like one: within a comment or text.
+# A line of Lua that puts a shared part in; indented where it is made only when it is needed.
+_INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
+# One that names constants, and what may be such a name, or only look like one: within a comment or text.
 _CONSTANTS = re.compile(r"local ((?:(?:, )?[A-Z_]+)+) = ((?:(?:, )?(?:'[^',]*'|[\d ()^*/+-]+))+)")
 _WORD = re.compile(r"--.*|'[^']*'|\b[A-Z_]+\b")
 
@@ -21,36 +26,50 @@ _WORD = re.compile(r"--.*|'[^']*'|\b[A-Z_]+\b")
 def _sources() -> dict[str, str]:
     """Read the scripts of the package, with their shared parts put in."""
     root = resources.files("ratelimit_async") / "lua"
+    # What the constants of shared parts stand for; a script's own are its own.
+    shared: dict[str, str] = {}
 
-    def read(file: Traversable, included: set[str]) -> str:
-        lines: list[str] = []
-        for line in file.read_text(encoding="utf-8").splitlines():
-            # indented where a part of a script is made only when it is needed
-            if line.strip().startswith("-- @include "):
-                part = line.strip().removeprefix("-- @include ")
-                if part not in included:
-                    included.add(part)
-                    lines.append(read(root / "include" / f"{part}.lua", included))
+    # Each part once, however many scripts have it: importing the package waits for this.
+    @cache
+    def part(name: str) -> list[str]:
+        return read(root / "include" / f"{name}.lua", shared)
+
+    def read(file: Traversable, values: MutableMapping[str, str]) -> list[str]:
+        """Give a text, the name of the part that comes next, the text after it, and so on."""
+        pieces = _INCLUDE.split(file.read_text(encoding="utf-8"))
+        for n, piece in enumerate(pieces):
+            if n % 2:
+                # Its constants are known from here on.
+                part(piece)
             else:
-                lines.append(line)
-        return "\n".join(lines)
+                pieces[n] = _folded(piece, values)
+        return pieces
+
+    def assembled(pieces: list[str], seen: set[str]) -> str:
+        texts: list[str] = []
+        for n, piece in enumerate(pieces):
+            if not n % 2:
+                texts.append(piece)
+            elif piece not in seen:
+                seen.add(piece)
+                texts.append(assembled(part(piece), seen))
+        return "".join(texts)
 
     scripts = [file for file in root.iterdir() if file.name.endswith(".lua")]
-    return {file.name.removesuffix(".lua"): _folded(read(file, set())) for file in scripts}
+    return {file.name.removesuffix(".lua"): assembled(read(file, ChainMap({}, shared)), set()) for file in scripts}
 
 
-def _folded(source: str) -> str:
+def _folded(text: str, values: MutableMapping[str, str]) -> str:
     """Put constants where they are used: functions are made with each call, and each name that one holds costs it."""
-    values: dict[str, str] = {}
     lines: list[str] = []
-    for line in source.splitlines():
-        folded = _WORD.sub(lambda word: values.get(word[0], word[0]), line)
+    for line in text.splitlines():
+        folded = line if line.islower() else _WORD.sub(lambda word: values.get(word[0], word[0]), line)
         if found := _CONSTANTS.fullmatch(folded):
             names, constants = (part.split(", ") for part in found.groups())
             values.update(zip(names, (f"({constant})" for constant in constants), strict=True))
         else:
-            lines.append(folded)
-    return "\n".join(lines)
+            lines.append(f"{folded}\n")
+    return "".join(lines)
 
 
 # Entries of one call, where they are not all alike.
