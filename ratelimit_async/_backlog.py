@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from ratelimit_async._batches import MOST_ENTRIES, Call, group_of
+from ratelimit_async._batches import MOST_ENTRIES, Call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backlog", "KeyBacklog"]
 
+_BY_KEY = attrgetter("key.label")
 # Calls of other keys that a batch of one key may skip to find more of its own.
 _SKIPPED = 32
 
@@ -38,12 +40,9 @@ class Backlog:
         """Whether they fill a batch, or are urgent."""
         return len(self.calls) >= MOST_ENTRIES or any(self._urgent.values())
 
-    def push(self, call: Call) -> None:
-        """Add one."""
-        if call.script.urgent:
-            self._urgent.setdefault(call.script, deque()).append(call)
-        else:
-            self.calls.append(call)
+    def push_urgent(self, call: Call) -> None:
+        """Add one of an urgent script; what is not is appended to `calls`."""
+        self._urgent.setdefault(call.script, deque()).append(call)
 
     def put_first(self, calls: Sequence[Call]) -> None:
         """Put back what was taken, before all but what is urgent."""
@@ -62,36 +61,34 @@ class Backlog:
         None are left of those that were all cancelled.
         """
         queue = next((calls for calls in self._urgent.values() if calls), self.calls)
+        script = queue[0].script
         batch: list[Call] = []
         key: Key | None = None
         limits = 0
-        while queue:
+        while queue and len(batch) < script.most:
             call = queue[0]
-            script = call.script
-            if batch and (
-                script is not batch[0].script
-                or not script.grouped
-                or len(batch) >= script.most
-                or (limits >= script.most_limits and call.key is not key)
-            ):
+            if call.script is not script:
                 break
-            queue.popleft()
             # Opening the limits of a key is most of what its first entry costs; those of a key tend to come in a row.
             if call.key is not None and call.key is not key:
+                if limits >= script.most_limits:
+                    break
                 key = call.key
                 limits += key.limits
+            queue.popleft()
             # Whoever was cancelled before sending must not be charged.
             if not call.future.cancelled():
                 batch.append(call)
-        batch.sort(key=group_of)
+        if len(batch) > 1:
+            batch.sort(key=_BY_KEY)
         return batch
 
 
 class KeyBacklog(Backlog):
     """For a node of a cluster: a call may have to go to another, and its key's later ones after it."""
 
-    def push(self, call: Call) -> None:
-        """Add one; none goes first."""
+    def push_urgent(self, call: Call) -> None:
+        """Add one like any other: none goes first."""
         self.calls.append(call)
 
     def next_batch(self) -> list[Call]:

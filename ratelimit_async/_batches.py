@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ratelimit_async._connection import pack
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ratelimit_async._keys import Key, PackedKey
 
-__all__ = ["MOST_ENTRIES", "PLAIN", "Argument", "Call", "Entry", "Script", "group_of", "groups_of", "packed"]
+__all__ = ["HIT", "MOST_ENTRIES", "PLAIN", "Argument", "Call", "Entry", "Script", "groups_of", "packed"]
 
 Argument = bytes | str | int
 Entry = tuple[Argument, ...]
+
+# Of a hit that costs what it usually does: nearly every entry there is.
+HIT: Entry = ("hit -",)
 
 # Larger batches win nothing and hold the server longer.
 MOST_ENTRIES = 32
@@ -48,7 +54,7 @@ class Script:
         self.source = source
         self.sha = hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - it is what Redis names scripts by
         self.grouped = grouped
-        self.most = most
+        self.most = most if grouped else 1
         self.most_limits = most_limits
         self.tells_again = tells_again
         self.durable = durable
@@ -60,21 +66,16 @@ class Script:
 PLAIN = Script("", "", grouped=False)
 
 
-class Call:
-    """One entry on its way; the future gets its reply."""
+class Call(msgspec.Struct, eq=False):
+    """One entry on its way since then, by the loop's clock; the future gets its reply."""
 
-    __slots__ = ("again", "entry", "future", "key", "replayable", "script", "since")
-
-    def __init__(self, script: Script, key: Key | None, entry: Entry, *, replayable: bool) -> None:
-        """Belong to the running loop."""
-        loop = asyncio.get_running_loop()
-        self.script = script
-        self.key = key
-        self.entry = entry
-        self.replayable = replayable
-        self.again = False
-        self.future: asyncio.Future[Any] = loop.create_future()
-        self.since = loop.time()
+    script: Script
+    key: Key | None
+    entry: Entry
+    future: asyncio.Future[Any]
+    since: float
+    replayable: bool
+    again: bool = False
 
     def fail(self, error: Exception) -> None:
         """Tell the caller, if it still waits."""
@@ -120,15 +121,17 @@ def _packed_lean(batch: list[Call]) -> bytes:
         key = calls[0].key
         if key is None:  # pragma: no cover - grouped calls have keys
             continue
-        key_names, sign, key_states, header = key.packed or _pack_key(key)
+        key_names, sign, key_states, header, header_and_hit = key.packed or _pack_key(key)
         names += key_names
         signs.append(sign)
         states.append(key_states)
+        if len(calls) == 1 and calls[0].entry is HIT:
+            arguments.append(header_and_hit)
+            continue
         arguments += (header, _COUNTS[len(calls)])
         for call in calls:
-            entry = call.entry[0]
-            arguments.append(_USUAL.get(entry) or _bulk(entry))
-    words = 4 + names + len(arguments)
+            arguments.append(_USUAL.get(call.entry) or _bulk(*call.entry))
+    words = 4 + names + 2 * len(signs) + len(batch)
     before = b"*%d\r\n%b%b" % (words, _bulk("EVALSHA", batch[0].script.sha), _bulk(names))
     return b"".join((before, *signs, *states, _COUNTS[len(signs)], *arguments))
 
@@ -139,17 +142,14 @@ def _bulk(*arguments: Argument) -> bytes:
 
 
 _COUNTS = tuple(map(_bulk, range(MOST_ENTRIES + 1)))
-_USUAL: dict[Argument, bytes] = {entry: _bulk(entry) for entry in ("hit -", "check -")}
+_USUAL: dict[Entry, bytes] = {entry: _bulk(*entry) for entry in (HIT, ("check -",))}
 
 
 def _pack_key(key: Key) -> PackedKey:
-    key.packed = packed = 1 + len(key.states), _bulk(key.sign), _bulk(*key.states), _bulk(key.brief)
+    header = _bulk(key.brief)
+    names = 1 + len(key.states), _bulk(key.sign), _bulk(*key.states)
+    key.packed = packed = *names, header, header + _COUNTS[1] + _USUAL[HIT]
     return packed
-
-
-def group_of(call: Call) -> int:
-    """What a batch is sorted by: its key."""
-    return id(call.key)
 
 
 def groups_of(batch: list[Call]) -> list[list[Call]]:

@@ -74,6 +74,7 @@ class Executor:
         self.on_connected: Callable[[], None] = lambda: None
         self.breaker = Breaker(source.address, emit)
         self.head: tuple[Argument, ...] = ()
+        self._loop = asyncio.get_running_loop()
         self._source = source
         self._scripts = scripts
         self._timeout = command_timeout
@@ -83,7 +84,8 @@ class Executor:
         self._flying: deque[Flight] = deque()
         self._wire: Wire | None = None
         self._link: Link | None = None
-        self._planned = False
+        # Whether what waits is sent at the end of this turn of the loop, and when that began.
+        self._planned, self._turn = False, 0.0
         # Whether the last that was sent had no company: the next then waits for none.
         self._alone = False
         # Whether the connection has yet to answer its first call.
@@ -103,19 +105,23 @@ class Executor:
 
         `replayable`: it may be sent again when the connection breaks before its reply; otherwise its caller is told.
         """
-        call = Call(script, key, entry, replayable=replayable)
+        since = self._turn if self._planned else self._loop.time()
+        call = Call(script, key, entry, self._loop.create_future(), since, replayable)
         self._push(call)
         return call.future
 
     def _push(self, call: Call) -> None:
         if self._shut is not None:
             call.fail(self._refusal())
+            return
+        if call.script.urgent:
+            self._backlog.push_urgent(call)
         else:
-            self._backlog.push(call)
-            if self._alone and not self._flying:
-                self._send()
-            else:
-                self._plan()
+            self._backlog.calls.append(call)
+        if self._alone and not self._flying:
+            self._send()
+        elif not self._planned:
+            self._plan()
 
     @property
     def breaker_state(self) -> BreakerState:
@@ -208,10 +214,14 @@ class Executor:
         """Send what waits at the end of this turn of the loop, with all that comes in it."""
         if not self._planned:
             self._planned = True
-            asyncio.get_running_loop().call_soon(self._send)
+            self._turn = self._loop.time()
+            self._loop.call_soon(self._send_planned)
+
+    def _send_planned(self) -> None:
+        self._planned = False
+        self._send()
 
     def _send(self) -> None:
-        self._planned = False
         link = self._link
         if link is None or not link.open or self._unloaded:
             return
@@ -223,7 +233,7 @@ class Executor:
 
     def _take_off(self) -> list[bytes]:
         """Give the next batches as they travel."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         commands: list[bytes] = []
         free = len(self._flying) < self.most_unfilled
         while len(self._flying) < self.most_batches and self._backlog and (free or self._backlog.presses):
@@ -269,7 +279,10 @@ class Executor:
                 self.on_connected()
         if self._unloaded and not self._flying:
             self._load_again()
-        # Those who are told now may have more to send by then.
+        # Those who are told now may have more to send at the end of the turn; until then the server would have a batch
+        # less to do.
+        if self._backlog.presses:
+            self._send()
         self._plan()
 
     def _answer(self, batch: list[Call], reply: Any) -> None:
@@ -297,7 +310,7 @@ class Executor:
         assert self._link is not None
         # Not all: where they are flushed again and again, that takes longer than they stay.
         missing = {call.script.sha: call.script for call in self._unloaded}
-        self._flying.append(Flight([], len(missing), asyncio.get_running_loop().time()))
+        self._flying.append(Flight([], len(missing), self._loop.time()))
         self._link.write(_loading(missing.values()))
 
     def _loaded(self, replies: list[Any]) -> None:
@@ -351,13 +364,12 @@ class Executor:
 
     async def _watch(self) -> None:
         """Notice a server that takes calls and never answers."""
-        loop = asyncio.get_running_loop()
         late: Flight | None = None
         while True:
             left = self._timeout / 4
             if self._flying:
                 flight = self._flying[0]
-                left = flight.since + self._timeout - loop.time()
+                left = flight.since + self._timeout - self._loop.time()
                 if left <= 0:
                     if flight is late:
                         problem = f"no answer within {self._timeout} s"
@@ -408,7 +420,7 @@ class Executor:
             self._shut = None
 
     def _fail_overdue(self) -> None:
-        oldest = asyncio.get_running_loop().time() - self._timeout
+        oldest = self._loop.time() - self._timeout
         kept: list[Call] = []
         for call in self._backlog.take():
             if call.since < oldest:

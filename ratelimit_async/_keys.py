@@ -45,8 +45,9 @@ KINDS = {
 }
 _MOST_KEYS = 10_000
 Denial = tuple[float, "Mapping[str, int]", "Decision"]
-# How many names: sign and states; and sign, states and header as they travel: once something has sent them.
-PackedKey = tuple[int, bytes, bytes, bytes]
+# How many names: sign and states; and sign, states, header, and this with a single usual hit, as they travel: once
+# something has sent them.
+PackedKey = tuple[int, bytes, bytes, bytes, bytes]
 
 
 class Key:
@@ -59,7 +60,6 @@ class Key:
         "__weakref__",
         "_base",
         "_client",
-        "_pauses",
         "brief",
         "busy",
         "by",
@@ -74,6 +74,7 @@ class Key:
         "limits",
         "name",
         "packed",
+        "pauses",
         "redis",
         "sign",
         "slack",
@@ -89,7 +90,8 @@ class Key:
         self.by = by
         self.label = spell_label(name, by)
         self.field = _escape(name)
-        self._pauses = pauses
+        # Of all names, shared by all keys.
+        self.pauses = pauses
         # How often something came that may make a denial void.
         self.epoch = 0
         # Of a cluster's 16,384; worked out where there is one.
@@ -149,7 +151,7 @@ class Key:
     @property
     def paused_until(self) -> int:
         """Until when its name is paused, us by Redis' clock; -1 without end, 0 not."""
-        return self._pauses.get(self.field, 0)
+        return self.pauses.get(self.field, 0)
 
     def arguments(self) -> tuple[bytes, int]:
         """Give a group's arguments up to its entries."""

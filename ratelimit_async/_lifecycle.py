@@ -228,13 +228,16 @@ class Lifecycle:
         return found.config
 
     def _key_of(self, name: object, by: object) -> Key:
-        # What was found lately has been checked then.
-        found = self._names.recent(name, by)
-        return found or self._names.key(decode_name(name), decode_subject(by))
+        return self._names.key(decode_name(name), decode_subject(by))
 
     def _prepare(self, name: str, by: str | int | None, cost: Cost = 1) -> tuple[Session, Key, Mapping[str, int]]:
-        session = self._live()
-        key = self._key_of(name, by)
+        # As `_live`, without the call of it: each check comes here.
+        session = self._session
+        if session is None:
+            raise NotStarted
+        session.check()
+        # What was found lately has been checked then.
+        key = self._names.recent(name, by) or self._key_of(name, by)
         # What is not enforced denies nothing, not even what could never pass.
         return session, key, decode_cost(cost, key.config, limited=key.config.enforce)
 

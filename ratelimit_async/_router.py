@@ -76,7 +76,7 @@ class NodeExecutor(Executor):
             for call in batch:
                 call.fail(self._refusal())
             return
-        leave = Call(PLAIN, None, ("ASKING",), replayable=True)
+        leave = Call(PLAIN, None, ("ASKING",), self._loop.create_future(), self._loop.time(), replayable=True)
         # Where it fails so does what follows it.
         leave.future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._backlog.put_first([leave, *batch])
@@ -114,6 +114,7 @@ class Router:
         self.on_next: Callable[[Key, float], None] = lambda _key, _seconds: None
         self.on_connected: Callable[[], None] = lambda: None
         self.head: tuple[Argument, ...] = ()
+        self._loop = asyncio.get_running_loop()
         self._source = source
         self._scripts = scripts
         self._timeout = command_timeout
@@ -138,7 +139,7 @@ class Router:
         self, script: Script, key: Key | None, entry: tuple[Argument, ...], *, replayable: bool = True
     ) -> asyncio.Future[Any]:
         """Send an entry with the next batch to the node that owns its key."""
-        call = Call(script, key, entry, replayable=replayable)
+        call = Call(script, key, entry, self._loop.create_future(), self._loop.time(), replayable)
         self._route(call)
         return call.future
 
@@ -250,7 +251,7 @@ class Router:
 
     async def _follow(self) -> None:
         """Keep the map of slots true, and send again what waits for it."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         pause, troubled = _SHORTEST_PAUSE, loop.time() - _PERIOD
         while True:
             with contextlib.suppress(TimeoutError):

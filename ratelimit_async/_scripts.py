@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ratelimit_async._batches import HIT
 from ratelimit_async._keys import encode_costs
 from ratelimit_async._lua import ALL
 from ratelimit_async._values import Decision
@@ -33,8 +34,6 @@ _PAGE = 1000
 _ALIVE = 3
 # Checks for which a key that somebody waited for is taken to be one that somebody waits for.
 _BUSY = 100
-# Of a hit that costs what it usually does.
-_HIT = ("hit -",)
 # Seconds: a pause without end is kept no longer.
 _LONGEST_PAUSE = 30 * 86_400.0
 
@@ -43,7 +42,7 @@ def _script_for(key: Key) -> Script:
     """Choose who answers a check: `quick` can where nobody waits and nothing is paused."""
     if key.busy:
         key.busy -= 1
-    elif not key.paused_until:
+    elif not (key.pauses and key.paused_until):
         return ALL["quick"]
     return ALL["admit"]
 
@@ -128,7 +127,7 @@ class Scripts:
 
     def hit(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
         """Charge now or not at all; the reply is for `decision`."""
-        entry = _HIT if costs is key.config.usual else (f"hit {_text(key, costs)}",)
+        entry = HIT if costs is key.config.usual else (f"hit {_text(key, costs)}",)
         return self._executor.call(_script_for(key), key, entry, replayable=False)
 
     def check(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
@@ -138,10 +137,11 @@ class Scripts:
     @staticmethod
     def decision(key: Key, reply: Sequence[int]) -> Decision | None:
         """Read a reply to `hit` or `check`; None: ask again, `quick` left the key to `admit` for some time."""
-        if reply[0] >= len(_REASONS):
+        verdict, index, remaining, reset, last = reply
+        if verdict >= len(_REASONS):
             key.busy = max(key.busy, _BUSY)
             return None
-        return _decision(key, *reply)
+        return _decision(key, verdict, index, remaining, reset, last)
 
     def request(
         self,
@@ -375,13 +375,12 @@ def _pause(seconds: float | None) -> int:
 def _decision(key: Key, verdict: int, index: int, remaining: int, reset: int, last: int = 0) -> Decision:
     """Read a verdict; `last`: us until it may pass, -1 where nobody knows or, where it passes, when it was charged."""
     limits = key.config.limits
-    retry = last if verdict else 0
     return Decision(
         allowed=not verdict,
         reason=_REASONS[verdict],
         # A configuration of fewer limits may have come since the call was sent.
         limit=limits[index - 1 if index <= len(limits) else -1],
         remaining=remaining,
-        retry_after=retry / 1e6 if retry >= 0 else None,
+        retry_after=0.0 if not verdict else last / 1e6 if last >= 0 else None,
         reset_after=reset / 1e6,
     )
