@@ -102,19 +102,17 @@ end
 
 -- All that is known of a limit's window: the tail's numbers, the `newest` bucket, and what was ever charged, as it is
 -- `written` and in `total`. All are 0 where nothing counts.
-local function set_window(limit, newest, total, oldest, base, kept, expired, rows)
-  limit.newest, limit.written, limit.total = newest, total, total
-  limit.oldest, limit.base, limit.kept, limit.expired, limit.rows = oldest, base, kept, expired, rows
-end
-
 local function clear_window(limit)
-  set_window(limit, 0, 0, 0, 0, 0, 0, 0)
+  limit.newest, limit.written, limit.total = 0, 0, 0
+  limit.oldest, limit.base, limit.kept, limit.expired, limit.rows = 0, 0, 0, 0, 0
 end
 
 local function read_window(limit)
   local text = call('GETRANGE', limit.key, '-39', '-1')
   if #text == 39 then
-    set_window(limit, unpacked(ROW_AND_TAIL, text, 1))
+    limit.newest, limit.written, limit.oldest, limit.base, limit.kept, limit.expired, limit.rows =
+      unpacked(ROW_AND_TAIL, text, 1)
+    limit.total = limit.written
   else
     clear_window(limit)
   end
