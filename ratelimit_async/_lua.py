@@ -19,7 +19,8 @@ __all__ = ["ALL"]
 # A line of Lua that puts a shared part in; indented where it is made only when it is needed.
 _INCLUDE = re.compile(r"^ *-- @include (\w+)\n", re.MULTILINE)
 # One that names constants, and what may be such a name, or only look like one: within a comment or text.
-_CONSTANTS = re.compile(r"local ((?:(?:, )?[A-Z_]+)+) = ((?:(?:, )?(?:'[^',]*'|[\d ()^*/+-]+))+)")
+_NAME, _VALUE = r"[A-Z_]+", r"(?:'[^',]*'|[\d ()^*/+-]+)"
+_CONSTANTS = re.compile(rf"local ({_NAME}(?:, {_NAME})*) = ({_VALUE}(?:, {_VALUE})*)")
 _WORD = re.compile(r"--.*|'[^']*'|\b[A-Z_]+\b")
 
 

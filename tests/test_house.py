@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import ratelimit_async
+from ratelimit_async._lua import _sources
 
 PACKAGE = Path(ratelimit_async.__file__).parent
 FLOORS = [
@@ -142,6 +143,23 @@ def loaded_with(statement: str) -> set[str]:
 def test_importing_the_package_brings_no_optional_one() -> None:
     # redis-py takes what it finds of these
     assert loaded_with("import ratelimit_async") <= loaded_with("import redis.asyncio")
+
+
+def test_importing_the_package_looks_at_each_line_of_its_scripts_a_few_times() -> None:
+    lines = sum(len(file.read_text().splitlines()) for file in (PACKAGE / "lua").rglob("*.lua"))
+    calls = 0
+
+    def count(_frame: object, event: str, _arg: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        _sources()
+    finally:
+        sys.setprofile(None)
+    # However many scripts share it.
+    assert lines < calls < 10 * lines
 
 
 def test_types_ship() -> None:
