@@ -361,8 +361,11 @@ class Events:
 
     def hear_routine(self) -> bool:
         """Whether anybody does: an event with every check is not even made where nobody hears of it."""
-        # As `_is_logged`, without the call of it: each check asks.
-        return self._others or (self._logs and (_stdlib.isEnabledFor(logging.DEBUG) or _is_structlog_configured()))
+        # As `_is_logged`, without the calls that can be spared: each check asks.
+        return self._others or (
+            self._logs
+            and (_stdlib.isEnabledFor(logging.DEBUG) or ("structlog" in sys.modules and _is_structlog_configured()))
+        )
 
     def emit(self, event: Event) -> None:
         """Tell every hook."""

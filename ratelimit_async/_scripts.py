@@ -42,7 +42,7 @@ def _script_for(key: Key) -> Script:
     """Choose who answers a check: `quick` can where nobody waits and nothing is paused."""
     if key.busy:
         key.busy -= 1
-    elif not (key.pauses and key.paused_until):
+    elif not key.paused_until:
         return ALL["quick"]
     return ALL["admit"]
 
@@ -128,7 +128,9 @@ class Scripts:
     def hit(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
         """Charge now or not at all; the reply is for `decision`."""
         entry = HIT if costs is key.config.usual else (f"hit {_text(key, costs)}",)
-        return self._executor.call(_script_for(key), key, entry, replayable=False)
+        # Mostly there is nothing to look closer at.
+        script = _script_for(key) if key.busy or key.pauses else ALL["quick"]
+        return self._executor.call(script, key, entry, replayable=False)
 
     def check(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
         """Look, take nothing; the reply as for `hit`."""
