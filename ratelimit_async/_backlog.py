@@ -40,9 +40,12 @@ class Backlog:
         """Whether they fill a batch, or are urgent."""
         return len(self.calls) >= MOST_ENTRIES or any(self._urgent.values())
 
-    def push_urgent(self, call: Call) -> None:
-        """Add one of an urgent script; what is not is appended to `calls`."""
-        self._urgent.setdefault(call.script, deque()).append(call)
+    def push(self, call: Call) -> None:
+        """Add one."""
+        if call.script.urgent:
+            self._urgent.setdefault(call.script, deque()).append(call)
+        else:
+            self.calls.append(call)
 
     def put_first(self, calls: Sequence[Call]) -> None:
         """Put back what was taken, before all but what is urgent."""
@@ -87,8 +90,8 @@ class Backlog:
 class KeyBacklog(Backlog):
     """For a node of a cluster: a call may have to go to another, and its key's later ones after it."""
 
-    def push_urgent(self, call: Call) -> None:
-        """Add one like any other: none goes first."""
+    def push(self, call: Call) -> None:
+        """Add one; none goes first."""
         self.calls.append(call)
 
     def next_batch(self) -> list[Call]:

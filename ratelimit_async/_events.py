@@ -312,7 +312,7 @@ def _is_structlog_configured() -> bool:
 
 
 def _is_logged(level: int) -> bool:
-    return _stdlib.isEnabledFor(level) or _is_structlog_configured()
+    return _is_structlog_configured() or _stdlib.isEnabledFor(level)
 
 
 @functools.cache
@@ -356,16 +356,11 @@ class Events:
     def __init__(self, hooks: tuple[Hook, ...]) -> None:
         """Take the hooks in their order."""
         self._hooks = hooks
-        self._logs = bool(hooks)
         self._others = any(hook is not log_event for hook in hooks)
 
     def hear_routine(self) -> bool:
         """Whether anybody does: an event with every check is not even made where nobody hears of it."""
-        # As `_is_logged`, without the calls that can be spared: each check asks.
-        return self._others or (
-            self._logs
-            and (_stdlib.isEnabledFor(logging.DEBUG) or ("structlog" in sys.modules and _is_structlog_configured()))
-        )
+        return self._others or (bool(self._hooks) and _is_logged(logging.DEBUG))
 
     def emit(self, event: Event) -> None:
         """Tell every hook."""

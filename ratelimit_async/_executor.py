@@ -1,8 +1,8 @@
 """The executor: one multiplexed connection, written at the end of a turn of the event loop; callers await futures.
 
 Calls made in one turn of the event loop, or while earlier ones are on the wire, travel together: as one EVALSHA with
-many entries where they share a script, otherwise as one pipeline; a lone caller's go at once. Cancelling a caller
-never touches the connection.
+many entries where they share a script, otherwise as one pipeline; a lone caller's go at once, what fills a batch as
+soon as a reply makes room for it. Cancelling a caller never touches the connection.
 """
 
 from __future__ import annotations
@@ -114,12 +114,10 @@ class Executor:
         if self._shut is not None:
             call.fail(self._refusal())
             return
-        if call.script.urgent:
-            self._backlog.push_urgent(call)
-        else:
-            self._backlog.calls.append(call)
+        self._backlog.push(call)
         if self._alone and not self._flying:
             self._send()
+        # Asked here, too: of many calls of a turn, the first plans.
         elif not self._planned:
             self._plan()
 

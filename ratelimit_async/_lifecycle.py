@@ -231,11 +231,7 @@ class Lifecycle:
         return self._names.key(decode_name(name), decode_subject(by))
 
     def _prepare(self, name: str, by: str | int | None, cost: Cost = 1) -> tuple[Session, Key, Mapping[str, int]]:
-        # As `_live`, without the call of it: each check comes here.
-        session = self._session
-        if session is None:
-            raise NotStarted
-        session.check()
+        session = self._live()
         # What was found lately has been checked then.
         key = self._names.recent(name, by) or self._key_of(name, by)
         # What is not enforced denies nothing, not even what could never pass.

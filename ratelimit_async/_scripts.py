@@ -42,7 +42,8 @@ def _script_for(key: Key) -> Script:
     """Choose who answers a check: `quick` can where nobody waits and nothing is paused."""
     if key.busy:
         key.busy -= 1
-    elif not key.paused_until:
+    # Mostly no name is paused: nothing to look up.
+    elif not (key.pauses and key.paused_until):
         return ALL["quick"]
     return ALL["admit"]
 
@@ -128,9 +129,7 @@ class Scripts:
     def hit(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
         """Charge now or not at all; the reply is for `decision`."""
         entry = HIT if costs is key.config.usual else (f"hit {_text(key, costs)}",)
-        # Mostly there is nothing to look closer at.
-        script = _script_for(key) if key.busy or key.pauses else ALL["quick"]
-        return self._executor.call(script, key, entry, replayable=False)
+        return self._executor.call(_script_for(key), key, entry, replayable=False)
 
     def check(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
         """Look, take nothing; the reply as for `hit`."""
@@ -377,12 +376,13 @@ def _pause(seconds: float | None) -> int:
 def _decision(key: Key, verdict: int, index: int, remaining: int, reset: int, last: int = 0) -> Decision:
     """Read a verdict; `last`: us until it may pass, -1 where nobody knows or, where it passes, when it was charged."""
     limits = key.config.limits
+    retry = last if verdict else 0
     return Decision(
         allowed=not verdict,
         reason=_REASONS[verdict],
         # A configuration of fewer limits may have come since the call was sent.
         limit=limits[index - 1 if index <= len(limits) else -1],
         remaining=remaining,
-        retry_after=0.0 if not verdict else last / 1e6 if last >= 0 else None,
+        retry_after=retry / 1e6 if retry >= 0 else None,
         reset_after=reset / 1e6,
     )
