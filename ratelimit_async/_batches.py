@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from ratelimit_async._keys import Key, PackedKey
+    from ratelimit_async._resumption import Resumption
 
 __all__ = ["HIT", "MOST_ENTRIES", "PLAIN", "Argument", "Call", "Entry", "Script", "groups_of", "packed"]
 
@@ -26,10 +27,27 @@ HIT: Entry = ("hit -",)
 MOST_ENTRIES = 32
 
 
+def _bulk(*arguments: Argument) -> bytes:
+    """Write arguments as they travel within a command."""
+    return pack(*arguments).partition(b"\r\n")[2]
+
+
 class Script:
     """A Lua script; `grouped` ones take many keys and entries in one call."""
 
-    __slots__ = ("durable", "grouped", "lean", "most", "most_limits", "name", "sha", "source", "tells_again", "urgent")
+    __slots__ = (
+        "durable",
+        "evalsha",
+        "grouped",
+        "lean",
+        "most",
+        "most_limits",
+        "name",
+        "sha",
+        "source",
+        "tells_again",
+        "urgent",
+    )
 
     def __init__(
         self,
@@ -53,6 +71,7 @@ class Script:
         self.name = name
         self.source = source
         self.sha = hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - it is what Redis names scripts by
+        self.evalsha = _bulk("EVALSHA", self.sha)
         self.grouped = grouped
         self.most = most if grouped else 1
         self.most_limits = most_limits
@@ -72,7 +91,7 @@ class Call(msgspec.Struct, eq=False):
     script: Script
     key: Key | None
     entry: Entry
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | Resumption
     since: float
     replayable: bool
     again: bool = False
@@ -132,13 +151,8 @@ def _packed_lean(batch: list[Call]) -> bytes:
         for call in calls:
             arguments.append(_USUAL.get(call.entry) or _bulk(*call.entry))
     words = 4 + names + 2 * len(signs) + len(batch)
-    before = b"*%d\r\n%b%b" % (words, _bulk("EVALSHA", batch[0].script.sha), _bulk(names))
+    before = b"*%d\r\n%b$%d\r\n%d\r\n" % (words, batch[0].script.evalsha, len(str(names)), names)
     return b"".join((before, *signs, *states, _COUNTS[len(signs)], *arguments))
-
-
-def _bulk(*arguments: Argument) -> bytes:
-    """Write arguments as they travel within a command."""
-    return pack(*arguments).partition(b"\r\n")[2]
 
 
 _COUNTS = tuple(map(_bulk, range(MOST_ENTRIES + 1)))

@@ -13,15 +13,15 @@ from ratelimit_async._scripts import allow_in_shadow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
 
     from ratelimit_async._events import Events
     from ratelimit_async._keys import Key
     from ratelimit_async._outage import Outage
+    from ratelimit_async._resumption import Resumption
     from ratelimit_async._scripts import Scripts
     from ratelimit_async._values import Decision
 
-    Ask = Callable[[Key, Mapping[str, int]], asyncio.Future[Any]]
+    Ask = Callable[[Key, Mapping[str, int]], Resumption]
 
 __all__ = ["Checks"]
 

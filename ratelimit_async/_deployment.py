@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ratelimit_async._connection import Address, Source
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
+    from ratelimit_async._resumption import Resumption
     from ratelimit_async._values import BreakerState
 
 __all__ = ["Caller", "executor_of", "source_of"]
@@ -47,6 +48,10 @@ class Caller(Protocol):
         self, script: Script, key: Key | None, entry: tuple[Argument, ...], *, replayable: bool = True
     ) -> asyncio.Future[Any]:
         """Send an entry with the next batch."""
+        ...
+
+    def ask(self, script: Script, key: Key, entry: tuple[Argument, ...], *, replayable: bool = True) -> Resumption:
+        """Send an entry as `call` does, for one task that awaits the reply at once."""
         ...
 
     def nodes(self) -> Sequence[Executor]:

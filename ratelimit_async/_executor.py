@@ -21,6 +21,7 @@ from ratelimit_async._connection import FAILURES, NoScriptError, ask, hang_up, p
 from ratelimit_async._errors import RateLimitError, RedisUnavailable
 from ratelimit_async._events import Connected, Disconnected
 from ratelimit_async._link import first_of, link_of
+from ratelimit_async._resumption import resumptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
     from ratelimit_async._link import Link
+    from ratelimit_async._resumption import Resumption
     from ratelimit_async._values import BreakerState
 
 __all__ = ["Executor", "Unconfirmed"]
@@ -75,6 +77,7 @@ class Executor:
         self.breaker = Breaker(source.address, emit)
         self.head: tuple[Argument, ...] = ()
         self._loop = asyncio.get_running_loop()
+        self._resumption = resumptions()
         self._source = source
         self._scripts = scripts
         self._timeout = command_timeout
@@ -105,10 +108,18 @@ class Executor:
 
         `replayable`: it may be sent again when the connection breaks before its reply; otherwise its caller is told.
         """
-        since = self._turn if self._planned else self._loop.time()
-        call = Call(script, key, entry, self._loop.create_future(), since, replayable)
-        self._push(call)
-        return call.future
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._push(Call(script, key, entry, future, self._time(), replayable))
+        return future
+
+    def ask(self, script: Script, key: Key, entry: Entry, *, replayable: bool = True) -> Resumption:
+        """Send an entry as `call` does, for one task that awaits the reply at once."""
+        reply = self._resumption()
+        self._push(Call(script, key, entry, reply, self._time(), replayable))
+        return reply
+
+    def _time(self) -> float:
+        return self._turn if self._planned else self._loop.time()
 
     def _push(self, call: Call) -> None:
         if self._shut is not None:
@@ -262,11 +273,16 @@ class Executor:
             flight.replies.append(reply)
             if len(flight.replies) < flight.needs:
                 return
-        # It stays among the flying until its callers are told: a crash here must not lose them.
-        if flight.batch:
-            self._answer(flight.batch, self._confirmed(*flight.replies) if flight.replies else reply)
-        else:
-            self._loaded(flight.replies or [reply])
+        # What callers who go on now send goes with what waits, below: nobody has to plan it.
+        planned, self._planned, self._turn = self._planned, True, self._loop.time()
+        try:
+            # It stays among the flying until its callers are told: a crash here must not lose them.
+            if flight.batch:
+                self._answer(flight.batch, self._confirmed(*flight.replies) if flight.replies else reply)
+            else:
+                self._loaded(flight.replies or [reply])
+        finally:
+            self._planned = planned
         self._flying.popleft()
         if self._refused is not None and not self._flying:
             raise self._refused
@@ -277,11 +293,7 @@ class Executor:
                 self.on_connected()
         if self._unloaded and not self._flying:
             self._load_again()
-        # Those who are told now may have more to send at the end of the turn; until then the server would have a batch
-        # less to do.
-        if self._backlog.presses:
-            self._send()
-        self._plan()
+        self._send()
 
     def _answer(self, batch: list[Call], reply: Any) -> None:
         if isinstance(reply, NoScriptError):

@@ -26,7 +26,10 @@ _INCOMPLETE = object()
 
 
 class Link:
-    """What carries packed commands to a server, and hands each reply to who takes them, be it an error."""
+    """What carries packed commands to a server, and hands each reply to who takes them, be it an error.
+
+    It does so in callbacks of the loop, never in a task: whoever takes a reply may resume others.
+    """
 
     def __init__(self, receive: Callable[[Any], None]) -> None:
         """Belong to the running loop; what `receive` raises ends the link."""
@@ -117,12 +120,21 @@ class _Streamed(Link):
             await self._wire.send_packed_command(await self._packed.get(), check_health=False)
 
     async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 reply = await self._wire.read_response(disable_decoding=True, disconnect_on_error=False)
             except (ResponseError, *UNWILLING) as error:
                 reply = error
+            loop.call_soon(self._take, reply)
+
+    def _take(self, reply: Any) -> None:
+        if not self.open:
+            return
+        try:
             self._receive(reply)
+        except Exception as error:  # noqa: BLE001 - whoever runs it sees to it
+            self.fail(error)
 
 
 def _answer(reply: Any) -> Any:

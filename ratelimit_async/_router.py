@@ -21,16 +21,18 @@ from ratelimit_async._cluster import Topology
 from ratelimit_async._connection import UNWILLING
 from ratelimit_async._errors import RedisUnavailable
 from ratelimit_async._executor import Executor
+from ratelimit_async._resumption import resumptions
 from ratelimit_async._supervision import supervise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ratelimit_async._batches import Argument, Script
+    from ratelimit_async._batches import Argument, Entry, Script
     from ratelimit_async._cluster import ClusterSource
     from ratelimit_async._connection import Address, Source
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
+    from ratelimit_async._resumption import Resumption
     from ratelimit_async._values import BreakerState
 
 __all__ = ["Router"]
@@ -76,9 +78,10 @@ class NodeExecutor(Executor):
             for call in batch:
                 call.fail(self._refusal())
             return
-        leave = Call(PLAIN, None, ("ASKING",), self._loop.create_future(), self._loop.time(), replayable=True)
+        granted: asyncio.Future[Any] = self._loop.create_future()
         # Where it fails so does what follows it.
-        leave.future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        granted.add_done_callback(lambda done: done.cancelled() or done.exception())
+        leave = Call(PLAIN, None, ("ASKING",), granted, self._loop.time(), replayable=True)
         self._backlog.put_first([leave, *batch])
         self._plan()
 
@@ -115,6 +118,7 @@ class Router:
         self.on_connected: Callable[[], None] = lambda: None
         self.head: tuple[Argument, ...] = ()
         self._loop = asyncio.get_running_loop()
+        self._resumption = resumptions()
         self._source = source
         self._scripts = scripts
         self._timeout = command_timeout
@@ -139,9 +143,15 @@ class Router:
         self, script: Script, key: Key | None, entry: tuple[Argument, ...], *, replayable: bool = True
     ) -> asyncio.Future[Any]:
         """Send an entry with the next batch to the node that owns its key."""
-        call = Call(script, key, entry, self._loop.create_future(), self._loop.time(), replayable)
-        self._route(call)
-        return call.future
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._route(Call(script, key, entry, future, self._loop.time(), replayable))
+        return future
+
+    def ask(self, script: Script, key: Key, entry: Entry, *, replayable: bool = True) -> Resumption:
+        """Send an entry as `call` does, for one task that awaits the reply at once."""
+        reply = self._resumption()
+        self._route(Call(script, key, entry, reply, self._loop.time(), replayable))
+        return reply
 
     def nodes(self) -> list[NodeExecutor]:
         """Give the executors of all primaries."""

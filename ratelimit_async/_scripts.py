@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ratelimit_async._batches import Script
     from ratelimit_async._deployment import Caller
     from ratelimit_async._keys import Key
+    from ratelimit_async._resumption import Resumption
     from ratelimit_async._values import Reason
 
 __all__ = ["Admission", "Charged", "ControlState", "Scripts", "StatusReply", "Sync", "allow_in_shadow"]
@@ -126,14 +127,14 @@ class Scripts:
         self.grace = int(grace * 1e6)
         executor.head = (client, int(client_lease * 1e6), int(driver_lease * 1e6), channels)
 
-    def hit(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
+    def hit(self, key: Key, costs: Mapping[str, int]) -> Resumption:
         """Charge now or not at all; the reply is for `decision`."""
         entry = HIT if costs is key.config.usual else (f"hit {_text(key, costs)}",)
-        return self._executor.call(_script_for(key), key, entry, replayable=False)
+        return self._executor.ask(_script_for(key), key, entry, replayable=False)
 
-    def check(self, key: Key, costs: Mapping[str, int]) -> asyncio.Future[Any]:
+    def check(self, key: Key, costs: Mapping[str, int]) -> Resumption:
         """Look, take nothing; the reply as for `hit`."""
-        return self._executor.call(_script_for(key), key, (f"check {_text(key, costs)}",))
+        return self._executor.ask(_script_for(key), key, (f"check {_text(key, costs)}",))
 
     @staticmethod
     def decision(key: Key, reply: Sequence[int]) -> Decision | None:

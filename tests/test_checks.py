@@ -21,8 +21,10 @@ from ratelimit_async import (
     RateLimitExceeded,
 )
 from ratelimit_async import _session as session_module
+from ratelimit_async._batches import HIT
 from ratelimit_async._executor import Executor
 from ratelimit_async._link import Link
+from ratelimit_async._lua import ALL
 from tests.helpers import client_of, eventually, leftovers, number, rows_at
 
 if TYPE_CHECKING:
@@ -117,7 +119,8 @@ async def test_a_cost_beyond_an_amount_that_was_lowered_meanwhile_hurts_no_other
     async with RateLimiter(url, limits={"a": limit, "b": limit}) as limiter:
         scripts = limiter._live().requests.scripts
         lowered, other = (limiter._key_of(name, None) for name in "ab")
-        replies = await asyncio.gather(scripts.hit(lowered, {"requests": 6}), scripts.hit(other, {"requests": 4}))
+        sent = scripts.hit(lowered, {"requests": 6}), scripts.hit(other, {"requests": 4})
+        replies = [await reply for reply in sent]
         decisions = [scripts.decision(key, reply) for key, reply in zip((lowered, other), replies, strict=True)]
         assert [decision and decision.remaining for decision in decisions] == [None, 1]
         assert (await limiter.status("a")).limits[0].used == 0
@@ -318,7 +321,7 @@ async def bare_executor(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 def start_hit(limiter: RateLimiter) -> asyncio.Future[Any]:
-    return limiter._live().requests.scripts.hit(limiter._key_of("a", None), {"requests": 1})
+    return limiter._live().executor.call(ALL["quick"], limiter._key_of("a", None), HIT, replayable=False)
 
 
 def flying(executor: Executor) -> list[int]:

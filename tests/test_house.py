@@ -28,6 +28,7 @@ FLOORS = [
         "_backlog",
         "_breaker",
         "_link",
+        "_resumption",
         "_executor",
         "_urls",
         "_credentials",

@@ -55,7 +55,8 @@ async def clock(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cloc
         source = script.source.replace("redis.call('TIME')", told)
         assert source != script.source
         patched = copy.copy(script)
-        patched.source, patched.sha = source, Script(name, source).sha
+        named = Script(name, source)
+        patched.source, patched.sha, patched.evalsha = source, named.sha, named.evalsha
         monkeypatch.setitem(ALL, name, patched)
     async with client_of(url) as client:
         clock = Clock(client)
