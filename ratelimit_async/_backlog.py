@@ -80,7 +80,7 @@ class Backlog:
                 limits += key.limits
             queue.popleft()
             # Whoever was cancelled before sending must not be charged.
-            if not call.future.cancelled():
+            if not call.future.done():
                 batch.append(call)
         if len(batch) > 1:
             batch.sort(key=_BY_KEY)
@@ -110,4 +110,4 @@ class KeyBacklog(Backlog):
                 break
         queue.extendleft(reversed(skipped))
         # Whoever was cancelled before sending must not be charged.
-        return [call for call in batch if not call.future.cancelled()]
+        return [call for call in batch if not call.future.done()]

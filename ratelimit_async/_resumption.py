@@ -53,10 +53,6 @@ class Resumption(msgspec.Struct, eq=False):
         """Whether it has a result or an error, or was cancelled."""
         return self._done
 
-    def cancelled(self) -> bool:
-        """Whether it was cancelled, with its task."""
-        return isinstance(self._error, asyncio.CancelledError)
-
     def set_result(self, result: Any) -> None:
         """Let the task go on, until it waits again."""
         self._done, self._result = True, result
