@@ -137,7 +137,7 @@ class Page:
 
     async def goto(self, url: str) -> None:
         await self._send("Page.navigate", url=url)
-        await eventually(lambda: self.evaluate("document.readyState === 'complete'"))
+        await eventually(lambda: self._tells("document.readyState === 'complete'"))
 
     async def evaluate(self, expression: str) -> Any:
         told = await self._send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
@@ -149,9 +149,7 @@ class Page:
         return await self.evaluate(f"({FIND})({json.dumps(selector)}, '').map((node) => node.innerText).join('\\n')")
 
     async def shows(self, selector: str, text: str = "") -> bool:
-        with contextlib.suppress(NavigatedError):
-            return await self.evaluate(f"({FIND})({json.dumps(selector)}, {json.dumps(text)}).length > 0")
-        return False
+        return await self._tells(f"({FIND})({json.dumps(selector)}, {json.dumps(text)}).length > 0")
 
     async def sees(self, selector: str, text: str = "", bound: float = 10.0) -> None:
         """Wait until it is there to see."""
@@ -175,7 +173,8 @@ class Page:
             mouse = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
             for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
                 await self._send("Input.dispatchMouseEvent", type=kind, **mouse)
-            if await self._is_hit():
+            # A page that has gone was left by the click.
+            if await self._tells("window.hit !== false", gone=True):
                 return
         raise AssertionError(f"{selector} with {text!r} moves whenever it is clicked")
 
@@ -205,11 +204,11 @@ class Page:
         shot = await self._send("Page.captureScreenshot", format="png")
         Path(path).write_bytes(base64.b64decode(shot["data"]))
 
-    async def _is_hit(self) -> bool:
-        """Whether the click met what was aimed at; a page that has gone since was left by it."""
+    async def _tells(self, expression: str, *, gone: bool = False) -> bool:
+        """What is true of the page; `gone` where the one that was asked has gone meanwhile."""
         with contextlib.suppress(NavigatedError):
-            return await self.evaluate("window.hit !== false")
-        return True
+            return await self.evaluate(expression)
+        return gone
 
     async def _gone(self, selector: str, text: str) -> bool:
         return not await self.shows(selector, text)
