@@ -35,18 +35,10 @@ async def test_a_storm_swallows_no_cancel_leaks_no_connection_and_takes_nothing_
 
 async def test_cancelled_checks_break_no_connection(own_server: RedisServer) -> None:
     own_server.call("CONFIG", "RESETSTAT")
-    storms = cancels = 0
-
-    async def are_enough() -> bool:
-        nonlocal storms, cancels
-        storms += 1
-        cancels += (await run_storm(own_server, "timeout", 0.5, stormy=True)).cancels
-        # Two of each limiter; each cancel would have cost one more.
-        assert int(own_server.client.info("stats")["total_connections_received"]) <= 2 * storms + 1
-        return cancels > 30
-
-    # Most are answered before their deadlines.
-    await eventually(are_enough, 30)
+    storm = await run_storm(own_server, "timeout", 0.5, stormy=True)
+    assert storm.cancels > 30
+    # Two of the limiter; each cancel would have cost one more.
+    assert int(own_server.client.info("stats")["total_connections_received"]) <= 3
 
 
 async def test_a_storm_of_turns_charges_those_that_ran_and_leaves_nobody_in_the_queue(own_server: RedisServer) -> None:
