@@ -29,6 +29,7 @@ FLOORS = [
         "_breaker",
         "_link",
         "_resumption",
+        "_sender",
         "_executor",
         "_urls",
         "_credentials",
