@@ -216,7 +216,7 @@ class Requests:
         for seq in seqs:
             waiter = self._waiters.get(seq)
             # Whoever is not known here has withdrawn, and its grant is given back by that.
-            if waiter is not None and waiter.state != "claiming":
+            if waiter is not None and waiter.state not in ("claiming", "early"):
                 waiter.state = "claiming"
                 by_key.setdefault(waiter.key, []).append(waiter)
         for key, waiters in by_key.items():
@@ -334,8 +334,8 @@ class Requests:
 
     def _on_claim(self, waiters: list[tuple[Waiter, int]], sent: asyncio.Future[Any]) -> None:
         error = sent.exception()
-        replies: list[bytes] = [b""] * len(waiters) if error is not None else sent.result()
-        for (waiter, turns), reply in zip(waiters, replies, strict=True):
+        records, now = ([b""] * len(waiters), 0) if error is not None else self.scripts.claimed(sent.result())
+        for (waiter, turns), reply in zip(waiters, records, strict=True):
             if waiter.was_charged(turns):
                 continue
             if error is not None:
@@ -355,8 +355,17 @@ class Requests:
                 else:
                     self.emit(Cancelled(name=name, by=by, id=waiter.id, reason=record))
                     self._fail(waiter, RequestCancelled(record))
+            elif record.stamp > now:
+                waiter.state, waiter.charged = "early", record
+                loop = asyncio.get_running_loop()
+                loop.call_at(loop.time() + (record.stamp - now) / 1e6, self._on_time, waiter, turns)
             else:
                 self._on_charged(waiter, record)
+
+    def _on_time(self, waiter: Waiter, turns: int) -> None:
+        """Let one run that was granted ahead of its time."""
+        if waiter.state == "early" and waiter.turns == turns and waiter.charged is not None:
+            self._on_charged(waiter, waiter.charged)
 
     def _on_charged(self, waiter: Waiter, charged: Charged) -> None:
         waited = 0.0 if waiter.state == "sent" else asyncio.get_running_loop().time() - waiter.created
@@ -386,6 +395,9 @@ class Requests:
         if waiter.state == "waiting":
             self._finish(waiter)
             self._withdraw(waiter)
+        elif waiter.state == "early" and waiter.charged is not None:
+            self._finish(waiter)
+            self.refund(waiter, waiter.charged)
         elif waiter.state == "local":
             self._finish(waiter)
         elif waiter.state in ("ended", "charged"):

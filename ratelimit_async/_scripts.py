@@ -223,8 +223,14 @@ class Scripts:
         return reply[1] if reply[0] == b"P" else None
 
     def claim(self, key: Key, turns: Iterable[str]) -> asyncio.Future[Any]:
-        """Take over grants; the reply has one record per id, for `record`."""
+        """Take over grants; the reply has one record per id, for `record`, and us by Redis' clock."""
         return self._executor.call(ALL["claim"], key, (" ".join(turns),))
+
+    @staticmethod
+    def claimed(reply: list[Any]) -> tuple[list[bytes], int]:
+        """Read a reply to `claim`: records, and us by Redis' clock."""
+        *records, now = reply
+        return records, now
 
     @staticmethod
     def record(key: Key, record: bytes) -> Charged | str | None:

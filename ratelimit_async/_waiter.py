@@ -75,6 +75,7 @@ class Waiter:
     __slots__ = (
         "abandoned",
         "asked",
+        "charged",
         "client",
         "costs",
         "created",
@@ -132,6 +133,8 @@ class Waiter:
         self.timer: asyncio.TimerHandle | None = None
         self.placed = False
         self.state = "sent"
+        # What it was charged ahead of its time, while that has not come.
+        self.charged: Charged | None = None
         # Whether it may have reached Redis.
         self.tried = False
         self.position = 0
@@ -165,7 +168,7 @@ class Waiter:
 
     def was_charged(self, turns: int) -> bool:
         """Whether this turn was: an answer to its second sending, or to what overtook it, tells nothing new then."""
-        return self.turns != turns or self.state == "charged"
+        return self.turns != turns or self.state in ("early", "charged")
 
     @property
     def gone(self) -> bool:

@@ -2,7 +2,8 @@
 -- KEYS:    see include/prelude.lua
 -- ARGV:    see include/prelude.lua; an entry is turns (see include/taken.lua), joined by spaces, and again: 1 where an
 --          earlier sending may have arrived
--- Reply:   per id its record ('G ...' or 'D ...', see include/queue.lua), '' where there is none
+-- Reply:   per id its record ('G ...' or 'D ...', see include/queue.lua), '' where there is none; then the time, us: a
+--          grant whose stamp is later runs no earlier than that
 -- Cost:    O(ids); O(what was taken lately + log 800 per limit) where `again` is 1
 -- @include prelude
 -- @include limits
@@ -36,5 +37,6 @@ return run(2, function(group, a)
     end
     values[i] = values[i] or ''
   end
+  values[#ids + 1] = now
   return values
 end, save_taken)

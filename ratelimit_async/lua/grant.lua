@@ -1,4 +1,5 @@
--- Purpose: grants the best waiting requests that the limits allow: pops, charges, records and tells in one step.
+-- Purpose: grants the best waiting requests that the limits allow: pops, charges, records and tells in one step; also those
+--          that they will allow within a moment, which run no earlier than that.
 -- KEYS:    see include/prelude.lua
 -- ARGV:    see include/prelude.lua; an entry is the batch size, the slack, us, for which a next grant may be put off to
 --          meet more of them in one call, and the grace, us, after which a task that no worker has is given up
@@ -7,6 +8,7 @@
 -- Cost:    O(batch size x log 800)
 -- @include prelude
 -- @include limits
+-- @include ahead
 -- @include queue
 -- @include tasks
 -- @include run
@@ -21,6 +23,8 @@ end
 -- Of those who are not granted, because they are gone or nobody can run them, one call looks at so many, and a few of each
 -- group: the head stays due.
 local lost_left, LEAST_LOST = BATCH, 8
+-- Of times to come at which one call grants.
+local MOST_STEPS = 16
 -- What the groups of this call may still be granted together; each at least one. What was put back counts, too.
 local left
 
@@ -38,7 +42,8 @@ local function take(group, batch)
       end
       for _, text in ipairs(texts) do
         local entry = entry_of(text)
-        if looked - #grants >= most_lost then
+        -- A task's worker would run it at once.
+        if looked - #grants >= most_lost or entry.task and is_ahead() then
           blocked = true
           break
         elseif entry.task and entry.deadline ~= 0 and entry.deadline <= now then
@@ -74,11 +79,14 @@ local function take(group, batch)
 end
 
 local function commit(group, grants, pops, grace)
-  save(group)
+  local index, remaining, reset
+  if #grants > 0 then
+    index, remaining, reset = state_of(group, 0)
+  end
+  save_charges(group)
   save_parking(group, grace)
   if #grants > 0 then
     local records, leases, told, owners, life = {}, {}, {}, {}, QUEUE_TTL
-    local index, remaining, reset = state_of(group, 0)
     local stamp, state = 'G ' .. int(now) .. ' ', ' ' .. int(index) .. ' ' .. int(remaining) .. ' ' .. int(reset) .. ' '
     local lease, level, prefix = int(now + client_lease), nil, nil
     for n, entry in ipairs(grants) do
@@ -151,6 +159,30 @@ local function next_grants(group, head, batch, slack)
   return latest
 end
 
+-- Grants those that pass within the lead, each for when it does; us until somebody should look again, -1: nobody waits.
+local function go_ahead(group, grant)
+  local due
+  for _ = 1, MOST_STEPS do
+    local head = head_of(group)
+    local entry = head and entry_of(head)
+    if not entry then
+      return -1
+    end
+    local wait = wait_of(group, costs_of(entry.cost))
+    due = now + wait
+    if wait <= 0 then
+      -- This call may grant no more.
+      return 0
+    elseif entry.task or due > present + lead_of(group) then
+      return look_in(group, entry, due - present)
+    end
+    stand_at(group, due)
+    grant()
+    stand_at(group, due)
+  end
+  return due - present
+end
+
 return run(3, function(group, a)
   local batch, slack, grace = tonumber(ARGV[a]), tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
   local owner = redis.call('GET', group.driver)
@@ -164,25 +196,40 @@ return run(3, function(group, a)
   if durable then
     sweep(group, grace)
   end
-  local grants = {}
-  if paused_until(group) == 0 then
-    local pops
-    left = left or batch
-    grants, pops = take(group, math.max(math.min(batch, left - SPARE + spare), 1))
-    left = left - #grants
-    commit(group, grants, pops, grace)
+  local granted, paused = 0, paused_until(group) ~= 0
+  left = left or batch
+  local most = math.max(math.min(batch, left - SPARE + spare), 1)
+
+  local function grant()
+    if granted < most then
+      local grants, pops = take(group, most - granted)
+      commit(group, grants, pops, grace)
+      granted = granted + #grants
+    end
+  end
+
+  if not paused then
+    grant()
   end
   local head = head_of(group)
   if head then
-    -- Where the workers are busy, they say when they have room.
-    group.next = group.busy and driver_lease / 2 or next_grants(group, head, batch, slack)
+    if group.busy then
+      -- Where the workers are, they say when they have room.
+      group.next = driver_lease / 2
+    elseif paused or lead_of(group) == 0 then
+      group.next = next_grants(group, head, batch, slack)
+    else
+      group.next = and_back(go_ahead, group, grant)
+      head = head_of(group)
+    end
     keep(group)
   end
+  left = left - granted
   local soonest = durable and next_of(group)
   if soonest then
     group.next = head and math.min(group.next, soonest) or soonest
   elseif not head then
     redis.call('DEL', group.driver)
   end
-  return { 'P', #grants }
+  return { 'P', granted }
 end)

@@ -392,6 +392,27 @@ local function wait_of(group, costs)
   return math.max(wait_for(group, costs), pause - now)
 end
 
+-- us for which a grant may be given before its time: not where what runs counts, which ends when it likes, nor where an
+-- algorithm cannot write down what is to come. What comes within it and would go first is overtaken.
+local LONGEST_LEAD = 15000
+
+local function lead_of(group)
+  if not group.lead then
+    local lead = LONGEST_LEAD
+    for _, limit in ipairs(limits_of(group)) do
+      lead = limit.does.save_ahead and not limit.holds and math.min(lead, floor(limit.period / 10)) or 0
+    end
+    group.lead = lead
+  end
+  return group.lead
+end
+
+-- us until somebody should look at a head that passes in `wait` us: so early that what is granted then has arrived by its
+-- time, and late enough for one call to serve all of some milliseconds.
+local function look_in(group, entry, wait)
+  return entry.task and wait or math.max(wait - floor(lead_of(group) * 2 / 3), 0)
+end
+
 -- Where the head moved, or what was freed may let it pass, somebody must look at the queue: its driver; this client, if
 -- it may drive and nobody does; or whoever hears.
 local function nudge(group, anyway)
@@ -409,7 +430,8 @@ local function nudge(group, anyway)
     end
   end
   if owner == client then
-    group.next = wait_of(group, costs_of(entry_of(head).cost))
+    local entry = entry_of(head)
+    group.next = look_in(group, entry, wait_of(group, costs_of(entry.cost)))
   else
     tell(owner, 'w ' .. group.driver)
   end

@@ -1,0 +1,43 @@
+-- Grants for a time that is yet to come. The limits are opened as they will stand then, and what is charged counts from
+-- then; what expires or drains until then counts on meanwhile, so that nothing else passes early.
+
+-- When the call is made; `now` may be ahead of it.
+local present = now
+
+local function is_ahead()
+  return now > present
+end
+
+-- Opens the limits as they will stand then, if nobody is charged until then.
+local function stand_at(group, at)
+  now, filling, group.opened = at, {}, false
+  for _, limit in ipairs(group.limits) do
+    limit.used, limit.scale = 0, 1
+  end
+  for _, limit in ipairs(limits_of(group)) do
+    limit.before = limit.used
+  end
+end
+
+local function save_charges(group)
+  if not is_ahead() then
+    save(group)
+    return
+  end
+  for _, limit in ipairs(group.limits) do
+    if limit.dirty then
+      limit.does.save_ahead(limit, present, limit.used - limit.before)
+      limit.dirty = false
+    end
+  end
+end
+
+-- Does something that may stand at times to come, and is back in the present whatever happens.
+local function and_back(act, ...)
+  local ok, result = pcall(act, ...)
+  now, filling = present, {}
+  if not ok then
+    error(result, 0)
+  end
+  return result
+end
