@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Requests"]
 
+# us; as in queue.lua.
+_LONGEST_LEAD = 15_000
 # Requests that Redis could not be told of, for when it is back; what is beyond is left to the leases.
 _MOST_UNTOLD = 10_000
 
@@ -357,14 +360,19 @@ class Requests:
                     self._fail(waiter, RequestCancelled(record))
             elif record.stamp > now:
                 waiter.state, waiter.charged = "early", record
-                loop = asyncio.get_running_loop()
-                loop.call_at(loop.time() + (record.stamp - now) / 1e6, self._on_time, waiter, turns)
+                # Where Redis' clock was set back meanwhile, nobody waits for it.
+                self._on_time(waiter, turns, _time() + min(record.stamp - now, _LONGEST_LEAD) / 1e6)
             else:
                 self._on_charged(waiter, record)
 
-    def _on_time(self, waiter: Waiter, turns: int) -> None:
-        """Let one run that was granted ahead of its time."""
-        if waiter.state == "early" and waiter.turns == turns and waiter.charged is not None:
+    def _on_time(self, waiter: Waiter, turns: int, due: float) -> None:
+        """Let one run that was granted ahead of its time, once that has come."""
+        if waiter.state != "early" or waiter.turns != turns or waiter.charged is None:
+            return
+        left = due - _time()
+        if left > 0:
+            asyncio.get_running_loop().call_later(left, self._on_time, waiter, turns, due)
+        else:
             self._on_charged(waiter, waiter.charged)
 
     def _on_charged(self, waiter: Waiter, charged: Charged) -> None:
@@ -444,6 +452,12 @@ class Requests:
         with contextlib.suppress(RateLimitError, asyncio.CancelledError):
             # What could not be given back is taken back by its lease.
             sent.result()
+
+
+def _time() -> float:
+    """Tell the time; uvloop's own stands still within a turn, and its timers come up to a millisecond early."""
+    loop = asyncio.get_running_loop()
+    return loop.time() if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic()
 
 
 def _lost(sent: asyncio.Future[Any]) -> bool:

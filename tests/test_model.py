@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from ratelimit_async import Grant, Limit, RateLimiter, RequestTimeout
 from ratelimit_async._batches import Script
 from ratelimit_async._config import decode_config, decode_cost
+from ratelimit_async._keys import encode_costs
 from ratelimit_async._lua import ALL
+from ratelimit_async._scripts import Charged
 from tests.helpers import client_of, depth_is, eventually
 from tests.model import Answer, Charge, Model
 
@@ -233,6 +235,28 @@ async def test_the_same_call_passes_after_exactly_retry_after_and_not_before(
             assert (await limiter.check(name, cost=cost)).allowed
 
 
+def assert_kept(limits: tuple[Limit, ...], log: list[tuple[int, dict[str, int]]]) -> None:
+    """What ran when, at which costs, exceeds no limit."""
+    for limit in limits:
+        hits = [(at, costs[limit.unit]) for at, costs in log]
+        if limit.algorithm == "sliding_window":
+            for end, _ in hits:
+                assert sum(cost for at, cost in hits if end - limit.period_us < at <= end) <= limit.amount
+        elif limit.algorithm == "fixed_window":
+            for end, _ in hits:
+                index = end // limit.period_us
+                assert sum(cost for at, cost in hits if at // limit.period_us == index) <= limit.amount
+        elif limit.algorithm == "token_bucket":
+            for (start, _), (end, _) in itertools.product(hits, hits):
+                if start <= end:
+                    passed = sum(cost for at, cost in hits if start <= at <= end)
+                    assert passed * limit.period_us <= limit.most * limit.period_us + (end - start) * limit.amount
+        elif limit.algorithm == "sliding_counter":
+            for end, _ in hits:
+                # The error that the docs state.
+                assert sum(cost for at, cost in hits if end - limit.period_us < at <= end) < 2 * limit.amount + 1
+
+
 @settings(max_examples=100)
 @given(limit_lists, st.lists(st.tuples(st.integers(0, 3_000_000), st.integers(0, 6), st.integers(0, 6)), max_size=30))
 async def test_no_limit_is_ever_exceeded_by_what_is_granted(
@@ -253,24 +277,7 @@ async def test_no_limit_is_ever_exceeded_by_what_is_granted(
             with contextlib.suppress(RequestTimeout):
                 async with limiter.acquire(name, cost=cost, timeout=0):
                     log.append((now, dict(costs)))
-    for limit in config.limits:
-        hits = [(at, costs[limit.unit]) for at, costs in log]
-        if limit.algorithm == "sliding_window":
-            for end, _ in hits:
-                assert sum(cost for at, cost in hits if end - limit.period_us < at <= end) <= limit.amount
-        elif limit.algorithm == "fixed_window":
-            for end, _ in hits:
-                index = end // limit.period_us
-                assert sum(cost for at, cost in hits if at // limit.period_us == index) <= limit.amount
-        elif limit.algorithm == "token_bucket":
-            for (start, _), (end, _) in itertools.product(hits, hits):
-                if start <= end:
-                    passed = sum(cost for at, cost in hits if start <= at <= end)
-                    assert passed * limit.period_us <= limit.most * limit.period_us + (end - start) * limit.amount
-        elif limit.algorithm == "sliding_counter":
-            for end, _ in hits:
-                # The error that the docs state.
-                assert sum(cost for at, cost in hits if end - limit.period_us < at <= end) < 2 * limit.amount + 1
+    assert_kept(config.limits, log)
 
 
 @pytest.mark.parametrize("evenly", [False, True])
@@ -341,7 +348,9 @@ async def test_a_fixed_window_goes_on_where_the_clock_has_stepped_back(url: str,
 async def test_a_grant_is_put_off_for_those_who_may_pass_soon_after_and_for_nobody_else(
     url: str, clock: Clock, limit: str, charged: list[int], waiters: int, due: int
 ) -> None:
-    async with RateLimiter(url, limits={"a": limit}, hooks=[]) as limiter:
+    # Nothing is granted ahead for a fixed window.
+    limits = limit if "finish" in limit else f"{limit}; 1000000/hour fixed_window"
+    async with RateLimiter(url, limits={"a": limits}, hooks=[]) as limiter:
         told: list[float] = []
         limiter._live().executor.on_next = lambda _key, seconds: told.append(seconds)
         for at in charged:
@@ -363,3 +372,167 @@ async def test_a_grant_is_put_off_for_those_who_may_pass_soon_after_and_for_nobo
         for waiter in waiting:
             waiter.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+granted_ahead = st.lists(
+    st.one_of(
+        st.builds(Limit, amounts, periods, st.just("sliding_window"), units),
+        st.builds(Limit, amounts, periods, st.just("token_bucket"), units, burst=st.integers(1, 12)),
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda limit: (limit.algorithm, limit.unit, limit.period),
+)
+
+
+class Asked:
+    """A client of one key that sends what a test says and nothing else, and notes what ran when."""
+
+    def __init__(self, limiter: RateLimiter, name: str, clock: Clock) -> None:
+        self.scripts = limiter._live().scripts
+        self.key = limiter._key_of(name, None)
+        self.log: dict[int, tuple[int, dict[str, int]]] = {}
+        self.waiting: dict[int, dict[str, int]] = {}
+        self.now = START
+        # us, as told last.
+        self.next = -1.0
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        limiter._live().executor.on_next = self._on_next
+
+    def _on_next(self, _key: object, seconds: float) -> None:
+        self.next = seconds * 1e6
+
+    async def pass_by(self, us: int) -> None:
+        self.now += us
+        await self._clock.set(self.now)
+
+    async def request(self, costs: dict[str, int]) -> None:
+        seq = next(self._numbers)
+        text = encode_costs(costs, self.key.config.usual)
+        reply = await self.scripts.request(self.key, str(seq), 0, text, None)
+        if self.scripts.admission(self.key, reply).kind == "A":
+            self.log[seq] = (self.now, costs)
+        else:
+            self.waiting[seq] = costs
+
+    async def grant(self, most: int) -> list[int]:
+        """Have grants given, and claim them; the times, us, from which on they run."""
+        await self.scripts.grant(self.key, most)
+        if not self.waiting:
+            return []
+        records, now = self.scripts.claimed(await self.scripts.claim(self.key, map(str, self.waiting)))
+        assert now == self.now
+        times: list[int] = []
+        for seq, record in zip(list(self.waiting), records, strict=True):
+            charged = self.scripts.record(self.key, record)
+            if charged is not None:
+                assert isinstance(charged, Charged)
+                assert self.now <= charged.stamp <= self.now + 15_000
+                times.append(charged.stamp)
+                self.log[seq] = (charged.stamp, self.waiting.pop(seq))
+        return times
+
+    async def take_back(self, seq: int) -> None:
+        at, costs = self.log.pop(seq)
+        text, free = (encode_costs(c, self.key.config.usual) for c in (costs, dict.fromkeys(costs, 0)))
+        await self.scripts.adjust(self.key, seq, at, text, free, ends=True)
+
+
+@settings(max_examples=150)
+@given(
+    granted_ahead,
+    st.lists(
+        st.tuples(
+            st.sampled_from(["request", "request", "request", "hit", "grant", "grant", "look", "take back"]),
+            st.one_of(st.just(0), st.integers(0, 3_000), st.integers(0, 20_000), st.integers(0, 3_000_000)),
+            st.integers(0, 6),
+            st.integers(0, 6),
+            st.integers(1, 20),
+        ),
+        min_size=5,
+        max_size=40,
+    ),
+)
+async def test_what_is_granted_ahead_exceeds_no_limit_beside_checks_and_refunds(
+    url: str, clock: Clock, limits: list[Limit], steps: list[tuple[str, int, int, int, int]]
+) -> None:
+    name = next(names)
+    config = decode_config(limits, "limits")
+    await clock.set(START)
+    async with RateLimiter(url, limits={name: config}, lease=3600, hooks=[]) as limiter:
+        asked = Asked(limiter, name, clock)
+        hits: list[tuple[int, dict[str, int]]] = []
+        for op, passes, requests, tokens, pick in steps:
+            # Often just when somebody is to look.
+            await asked.pass_by(int(asked.next) if op == "look" and 0 <= asked.next < 1e7 else passes)
+            cost = {u: n for u, n in {"requests": requests, "tokens": tokens}.items() if u in config.usual}
+            costs = dict(decode_cost(cost, config, limited=False))
+            early = [seq for seq, (at, _) in asked.log.items() if at > asked.now]
+            if op in ("grant", "look"):
+                event("ahead" if any(at > asked.now for at in await asked.grant(pick)) else "not ahead")
+            elif op == "take back" and early:
+                await asked.take_back(early[pick % len(early)])
+            elif any(costs[limit.unit] > limit.most for limit in config.limits):
+                continue
+            elif op == "request":
+                await asked.request(costs)
+            elif op == "hit" and (await limiter.hit(name, cost=cost)).allowed:
+                hits.append((asked.now, costs))
+        # Whoever waits gets a turn, and whoever looks when told to needs no more calls than a few for each.
+        for _ in range(4 * len(asked.waiting) + 4):
+            await asked.pass_by(max(int(asked.next), 0))
+            await asked.grant(20)
+        assert asked.waiting == {}
+        assert_kept(config.limits, [*asked.log.values(), *hits])
+
+
+async def test_a_grant_is_given_ahead_and_until_its_time_nothing_else_passes(url: str, clock: Clock) -> None:
+    async with RateLimiter(url, limits={"a": "3/second"}, hooks=[]) as limiter:
+        asked = Asked(limiter, "a", clock)
+        for us in (0, 2_000, 50_000):
+            await asked.pass_by(us)
+            assert (await limiter.hit("a")).allowed
+        for _ in range(4):
+            await asked.request({"requests": 1})
+        # A bucket is 1,250 us; those charged first count for a second after the end of theirs.
+        assert asked.next == pytest.approx(1_000_000 + 1_250 - 52_000 - 10_000, abs=1)
+        await asked.pass_by(986_500 - 52_000)
+        assert await asked.grant(10) == [START + 1_001_250]
+        assert asked.next == pytest.approx(1_002_500 - 986_500 - 10_000, abs=1)
+        await asked.pass_by(6_000)
+        assert await asked.grant(10) == [START + 1_002_500]
+        assert asked.next == pytest.approx(1_052_500 - 992_500 - 10_000, abs=1)
+        await asked.pass_by(1_045_000 - 992_500)
+        assert await asked.grant(10) == [START + 1_052_500]
+        # What one of them gives back before its time is the next one's.
+        await asked.take_back(max(asked.log))
+        assert await asked.grant(10) == [START + 1_052_500]
+        assert asked.waiting == {}
+        denied = await limiter.hit("a")
+        assert not denied.allowed
+        assert denied.retry_after == pytest.approx((2_002_500 - 1_045_000) / 1e6)
+        # Whoever looks sees no more than there may be at a time.
+        for us, used in ((0, 3), (7_499, 3), (1, 3), (1_002_500 - 52_500, 2)):
+            await asked.pass_by(us)
+            assert (await limiter.status("a")).limits[0].used == used
+
+
+@pytest.mark.parametrize(
+    ("limit", "grants"),
+    [
+        ("100 per 1 second burst 1", [10_000]),
+        ("400 per 1 second burst 1", [2_500, 5_000, 7_500, 10_000, 12_500, 15_000]),
+        ("2000 per 1 second burst 1", [500 * n for n in range(1, 17)]),
+        ("400 per 1 second burst 3; 1000 tokens/second", [2_500, 5_000, 7_500, 10_000, 12_500, 15_000]),
+    ],
+)
+async def test_one_call_grants_ahead_all_that_pass_within_its_lead(
+    url: str, clock: Clock, limit: str, grants: list[int]
+) -> None:
+    async with RateLimiter(url, limits={"a": limit}, hooks=[]) as limiter:
+        asked = Asked(limiter, "a", clock)
+        for _ in range(40):
+            await asked.request({"requests": 1})
+        # Each a little later than it might be.
+        assert [at - START for at in await asked.grant(50)] == pytest.approx(grants, abs=20)

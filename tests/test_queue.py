@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import random
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,13 @@ from ratelimit_async import (
     RequestDropped,
     RequestTimeout,
     UnknownRequest,
+    _requests,
 )
-from ratelimit_async._events import Cancelled
+from ratelimit_async._events import Cancelled, Granted, Refunded
 from tests.helpers import CLEAN, client_of, depth_is, eventually, is_paused, leftovers, number
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from ratelimit_async._scripts import Scripts
 
@@ -449,7 +451,7 @@ async def test_what_answers_a_turn_once_more_gives_nothing_back_of_what_ran(url:
         requests = session.requests
         again, answered = lose_reply(session.scripts, late)
         admitted: list[Any] = [b"A", 1, 9999, 0, 0]
-        granted = [b"G 0 1 1 9999 0"]
+        granted: list[Any] = [b"G 0 1 1 9999 0", 0]
 
         await limiter.pause("a")
         await eventually(lambda: is_paused(limiter, "a"))
@@ -465,7 +467,7 @@ async def test_what_answers_a_turn_once_more_gives_nothing_back_of_what_ran(url:
                 functools.partial(requests._on_admission, waiter, waiter.turns, session.scripts.admission)
             )
             first.set_result([*admitted[:-1], stamp])
-            granted = [f"G {stamp} 1 1 9999 0".encode()]
+            granted = [f"G {stamp} 1 1 9999 0".encode(), stamp]
         assert await task == 7
         if lost:
             again.set_exception(RedisUnavailable("redis", "gone", outage=True))
@@ -591,3 +593,111 @@ async def test_a_key_that_is_paused_admits_nobody(url: str) -> None:
         with pytest.raises(RequestTimeout):
             await limiter.acquire("a", timeout=0.05)
         assert (await limiter.status("a")).limits[0].used == 0
+
+
+@contextlib.asynccontextmanager
+async def granted_ahead(
+    url: str, monkeypatch: pytest.MonkeyPatch, timeout: float | None = None
+) -> AsyncIterator[tuple[RateLimiter, asyncio.Task[int], list[Event], list[float]]]:
+    """Give a limiter with a request whose grant is there ahead of its time, by a clock that stands still until told."""
+    told: list[Event] = []
+    clock = [0.0]
+    monkeypatch.setattr(_requests, "_time", lambda: clock[0])
+    async with RateLimiter(url, limits={"a": "1/second"}, hooks=[told.append]) as limiter:
+        requests = limiter._live().requests
+        await limiter.hit("a")
+        task = asyncio.create_task(limiter.request("a", number, 7, timeout=timeout))
+
+        def is_there() -> bool:
+            nonlocal task
+            if task.done():
+                # On a busy machine it may come too late to have to wait.
+                told.clear()
+                task = asyncio.create_task(limiter.request("a", number, 7, timeout=timeout))
+            return [waiter.state for waiter in requests._waiters.values()] == ["early"]
+
+        await eventually(is_there, 60)
+        yield limiter, task, told, clock
+
+
+async def test_what_is_granted_ahead_of_its_time_waits_for_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with granted_ahead(url, monkeypatch) as (limiter, task, told, clock):
+        for _ in range(5):
+            # The loop's timers come; it is not time yet.
+            await asyncio.sleep(0.01)
+        assert not task.done()
+        assert not any(isinstance(event, Granted) for event in told)
+        requests = limiter._live().requests
+        # Neither a message that comes again, nor who asks for what no message told, changes anything.
+        requests.on_ids(list(requests._waiters))
+        await requests.sync(scan=True)
+        clock[0] += 0.016
+        assert await task == 7
+        assert [type(event) for event in told if isinstance(event, (Granted, Refunded))] == [Granted]
+
+
+async def by_its_caller(_limiter: RateLimiter, task: asyncio.Task[int]) -> None:
+    task.cancel()
+
+
+async def by_the_end(limiter: RateLimiter, _task: asyncio.Task[int]) -> None:
+    limiter._live().requests.end_all("shutdown")
+
+
+async def by_its_timeout(_limiter: RateLimiter, _task: asyncio.Task[int]) -> None:
+    """Wait for that."""
+
+
+@pytest.mark.parametrize(
+    ("way", "error"),
+    [
+        (by_its_caller, asyncio.CancelledError),
+        (by_the_end, RequestCancelled),
+        (by_its_timeout, RequestTimeout),
+    ],
+)
+async def test_what_is_granted_ahead_of_its_time_and_ended_before_it_is_given_back(
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    way: Callable[[RateLimiter, asyncio.Task[int]], Awaitable[None]],
+    error: type[BaseException],
+) -> None:
+    timeout = 1.5 if way is by_its_timeout else None
+    async with granted_ahead(url, monkeypatch, timeout) as (limiter, task, told, clock):
+        await way(limiter, task)
+        with pytest.raises(error):
+            await task
+        await limiter._live().requests.drain()
+        clock[0] += 0.016
+        await asyncio.sleep(0.02)
+        assert [type(event) for event in told if isinstance(event, (Granted, Refunded))] == [Refunded]
+        # What was given back, somebody else may have within the same second.
+        assert await limiter.request("a", number, 8) == 8
+    assert await leftovers(url) == CLEAN
+
+
+async def test_no_clock_that_was_set_back_keeps_what_was_granted_waiting(url: str) -> None:
+    async with RateLimiter(url, limits={"a": "1000/hour"}) as limiter:
+        again, answered = lose_reply(limiter._live().scripts, "claim")
+        await limiter.pause("a")
+        await eventually(lambda: is_paused(limiter, "a"))
+        task = asyncio.create_task(limiter.request("a", number, 7))
+        await eventually(lambda: depth_is(limiter, "a", 1))
+        await limiter.resume("a")
+        await answered.wait()
+        again.set_result([b"G 3600000000 1 1 999 0", 1])
+        assert await asyncio.wait_for(task, 60) == 7
+
+
+async def test_no_call_runs_before_the_time_for_which_it_was_charged(url: str) -> None:
+    early: list[float] = []
+    async with RateLimiter(url, limits={"a": "5 per 0.1 seconds", "b": "50/second burst 1"}, hooks=[]) as limiter:
+
+        async def run(name: str) -> None:
+            async with limiter.acquire(name) as grant:
+                # The server is on this machine.
+                early.append(grant.granted_at - time.time())
+
+        await asyncio.gather(*(run(name) for name in "ab" for _ in range(40)))
+    assert len(early) == 80
+    assert max(early) <= 0

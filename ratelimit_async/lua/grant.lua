@@ -23,8 +23,8 @@ end
 -- Of those who are not granted, because they are gone or nobody can run them, one call looks at so many, and a few of each
 -- group: the head stays due.
 local lost_left, LEAST_LOST = BATCH, 8
--- Of times to come at which one call grants.
-local MOST_STEPS = 16
+-- Of times to come at which one call grants, and us that two of them may be apart.
+local MOST_STEPS, LONGEST_STEP = 16, 1000
 -- What the groups of this call may still be granted together; each at least one. What was put back counts, too.
 local left
 
@@ -159,28 +159,27 @@ local function next_grants(group, head, batch, slack)
   return latest
 end
 
--- Grants those that pass within the lead, each for when it does; us until somebody should look again, -1: nobody waits.
-local function go_ahead(group, grant)
-  local due
-  for _ = 1, MOST_STEPS do
+-- Grants those that pass within the lead, each for when it does or, so that they are fewer steps, up to `slack` us later;
+-- us until somebody should look again, -1: nobody waits.
+local function go_ahead(group, grant, slack)
+  for step = 0, MOST_STEPS do
     local head = head_of(group)
-    local entry = head and entry_of(head)
-    if not entry then
+    if not head then
       return -1
     end
+    local entry = entry_of(head)
     local wait = wait_of(group, costs_of(entry.cost))
-    due = now + wait
     if wait <= 0 then
       -- This call may grant no more.
       return 0
-    elseif entry.task or due > present + lead_of(group) then
-      return look_in(group, entry, due - present)
+    elseif entry.task or now + wait > present + LEAD or step == MOST_STEPS then
+      return look_in(group, entry, now + wait - present)
     end
-    stand_at(group, due)
+    stand_at(group, now + math.max(wait, slack))
     grant()
-    stand_at(group, due)
+    -- As it was written.
+    stand_at(group, now)
   end
-  return due - present
 end
 
 return run(3, function(group, a)
@@ -216,10 +215,10 @@ return run(3, function(group, a)
     if group.busy then
       -- Where the workers are, they say when they have room.
       group.next = driver_lease / 2
-    elseif paused or lead_of(group) == 0 then
+    elseif paused or not leads(group) or entry_of(head).task then
       group.next = next_grants(group, head, batch, slack)
     else
-      group.next = and_back(go_ahead, group, grant)
+      group.next = and_back(go_ahead, group, grant, math.min(slack, LONGEST_STEP))
       head = head_of(group)
     end
     keep(group)

@@ -392,25 +392,25 @@ local function wait_of(group, costs)
   return math.max(wait_for(group, costs), pause - now)
 end
 
--- us for which a grant may be given before its time: not where what runs counts, which ends when it likes, nor where an
--- algorithm cannot write down what is to come. What comes within it and would go first is overtaken.
-local LONGEST_LEAD = 15000
+-- us for which a grant may be given before its time; what comes within it and would go first is overtaken. And how long
+-- before that somebody looks: so early that what is granted then has arrived by its time, and so much later than the lead
+-- that one call serves all of some milliseconds.
+local LEAD, LOOK = 15000, 10000
 
-local function lead_of(group)
-  if not group.lead then
-    local lead = LONGEST_LEAD
-    for _, limit in ipairs(limits_of(group)) do
-      lead = limit.does.save_ahead and not limit.holds and math.min(lead, floor(limit.period / 10)) or 0
+-- Whether grants may be given ahead: not where what runs counts, which ends when it likes, nor where an algorithm cannot
+-- write down what is to come.
+local function leads(group)
+  for _, limit in ipairs(limits_of(group)) do
+    if limit.holds or not limit.does.save_ahead then
+      return false
     end
-    group.lead = lead
   end
-  return group.lead
+  return true
 end
 
--- us until somebody should look at a head that passes in `wait` us: so early that what is granted then has arrived by its
--- time, and late enough for one call to serve all of some milliseconds.
+-- us until somebody should look at a head that passes in `wait` us.
 local function look_in(group, entry, wait)
-  return entry.task and wait or math.max(wait - floor(lead_of(group) * 2 / 3), 0)
+  return (entry.task or not leads(group)) and wait or math.max(wait - LOOK, 0)
 end
 
 -- Where the head moved, or what was freed may let it pass, somebody must look at the queue: its driver; this client, if
