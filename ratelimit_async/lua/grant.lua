@@ -167,6 +167,10 @@ local function go_ahead(group, grant, slack)
     if not head then
       return -1
     end
+    if is_ahead() then
+      -- As it was written.
+      stand_at(group, now)
+    end
     local entry = entry_of(head)
     local wait = wait_of(group, costs_of(entry.cost))
     if wait <= 0 then
@@ -177,8 +181,6 @@ local function go_ahead(group, grant, slack)
     end
     stand_at(group, now + math.max(wait, slack))
     grant()
-    -- As it was written.
-    stand_at(group, now)
   end
 end
 

@@ -16,9 +16,7 @@ return run(2, function(group, a)
   go_on_when_full(group)
   look(group)
   for i, limit in ipairs(limits_of(group)) do
-    -- Who looks is told of what runs now.
-    local ahead = limit.does.ahead and limit.does.ahead(limit) or 0
-    limits[i] = { used_of(limit) - ahead, reset_of(limit) }
+    limits[i] = { used_of(limit), reset_of(limit) }
   end
   for p, queue in ipairs(group.queues) do
     local head = depths_of(group)[p] > 0 and redis.call('LINDEX', queue, '0')

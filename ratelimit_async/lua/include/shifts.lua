@@ -53,16 +53,6 @@ parts.sw = function()
     sliding.save(limit)
   end
 
-  -- What is charged for a time to come.
-  function sliding.ahead(limit)
-    local bucket = bucket_of(limit.period, now)
-    if limit.newest <= bucket then
-      return 0
-    end
-    local _, before = find_row(limit, 1, bucket + 1)
-    return limit.total - before
-  end
-
   -- After a change of configuration: for as long as it counts now.
   function sliding.keep(limit)
     limit.kept = 0
