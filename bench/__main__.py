@@ -18,7 +18,7 @@ from bench.checks import run_checks
 from bench.comparison import WORKLOADS, Results, compare
 from bench.estimates import run_estimates
 from bench.failover import report_failover, run_failover
-from bench.latency import report_latency, run_latency
+from bench.latency import report_distant, report_latency, run_latency
 from bench.peers import PEERS
 from bench.plots import write_plots
 from bench.scale import report_scale
@@ -110,6 +110,7 @@ def run_alone(asked: list[str], seconds: float, kills: int) -> None:
         if "latency" in asked:
             print("1 per 50 ms, 2 limiters x 5 waiters, one process:")
             report_latency(asyncio.run(run_latency(server.url, seconds=seconds)))
+            report_distant(server, seconds)
         if "checks" in asked:
             print("hit, sliding window, one process, closed loop:")
             asyncio.run(run_checks(server.url))

@@ -6,11 +6,17 @@ import asyncio
 import itertools
 import math
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ratelimit_async import RateLimiter
+from tests.proxy import Proxy
+
+if TYPE_CHECKING:
+    from tests.servers import RedisServer
 
 PERIOD_US = 50_000
+# Seconds, one way.
+DELAYS = (0.0005, 0.002, 0.005, 0.01)
 BUCKET_US = math.ceil(PERIOD_US / 800)
 
 
@@ -61,6 +67,23 @@ async def run_latency(url: str, *, seconds: float = 10.0, limiters: int = 2, wai
         told.append(ran - granted / 1e6)
         whole.append(ran - free / 1e6)
     return LatencyResult(sorted(charged), sorted(told), sorted(whole))
+
+
+async def run_distant(server: RedisServer, delay: float, *, seconds: float = 10.0) -> LatencyResult:
+    """Measure the same with everything `delay` seconds late on the way to Redis, and on the way back."""
+    async with Proxy(server.port) as proxy:
+        proxy.delay = delay
+        return await run_latency(proxy.url, seconds=seconds)
+
+
+def report_distant(server: RedisServer, seconds: float) -> None:
+    """Print it, from near to far."""
+    print("  Redis so far away, ms, one way    of the ideal grants    capacity exists -> caller runs, p50 / p99")
+    for delay in DELAYS:
+        whole = asyncio.run(run_distant(server, delay, seconds=seconds)).whole
+        share = len(whole) / (seconds * 1e6 / PERIOD_US)
+        p50, p99 = whole[len(whole) // 2], whole[int(len(whole) * 0.99)]
+        print(f"  {delay * 1e3:31g}    {share:19.0%}    {p50 * 1e3:31.1f} / {p99 * 1e3:.1f}", flush=True)
 
 
 def report_latency(result: LatencyResult) -> None:

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Requests"]
 
-# us; as in queue.lua.
-_LONGEST_LEAD = 15_000
+# us; a grant comes no earlier than that.
+_LONGEST_LEAD = 65_000
 # Requests that Redis could not be told of, for when it is back; what is beyond is left to the leases.
 _MOST_UNTOLD = 10_000
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Flight", "Sender", "Unconfirmed", "loading"]
 
+# us: what those take who are granted together, and most for what lies between: the driver is told and asks, whoever is
+# granted is told, takes it over and is told so.
+_LEAD, _LONGEST_TRIPS = 10_000, 50_000
+
 
 class Unconfirmed(Exception):
     """So many replicas have confirmed a call, of so many wanted."""
@@ -68,6 +72,8 @@ class Sender:
         self._backlog = self.new_backlog()
         self._flying: deque[Flight] = deque()
         self._link: Link | None = None
+        # What a reply takes, seconds: a quick one, as others wait for more than their way.
+        self._trip = 0.0
         # Whether what waits is sent at the end of this turn of the loop, and when that began.
         self._planned, self._turn = False, 0.0
         # Whether the last that was sent had no company: the next then waits for none.
@@ -143,7 +149,7 @@ class Sender:
         while len(self._flying) < self.most_batches and self._backlog and (free or self._backlog.presses):
             if batch := self._backlog.next_batch():
                 try:
-                    commands.append(packed(batch, self.head))
+                    commands.append(packed(batch, self.head, self._lead()))
                 except Exception as error:  # noqa: BLE001 - a mistake of ours, of which its callers are to hear
                     for call in batch:
                         call.fail(error)
@@ -170,6 +176,8 @@ class Sender:
                 return
         # What callers who go on now send goes with what waits, below: nobody has to plan it.
         planned, self._planned, self._turn = self._planned, True, self._loop.time()
+        trip = self._turn - flight.since
+        self._trip = min(trip, self._trip + (trip - self._trip) / 64) if self._trip else trip
         try:
             # It stays among the flying until its callers are told: a crash here must not lose them.
             if flight.batch:
@@ -190,6 +198,10 @@ class Sender:
 
     def _proved(self) -> None:
         """Learn that the connection has answered its first call."""
+
+    def _lead(self) -> int:
+        """Say how long before its time a grant is looked for, us: until then it has gone to and fro."""
+        return _LEAD + min(int(self._trip * 2.5e6), _LONGEST_TRIPS)
 
     def _answer(self, batch: list[Call], reply: Any) -> None:
         if isinstance(reply, NoScriptError):

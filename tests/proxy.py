@@ -54,6 +54,10 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         self.cut()
+        self._flowing.set()
+        # They end by themselves; of one that is cancelled asyncio says that it failed.
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1 + self.delay)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

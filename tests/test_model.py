@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ratelimit_async import Grant, Limit, RateLimiter, RequestTimeout
 from ratelimit_async._batches import Script
 from ratelimit_async._config import decode_config, decode_cost
+from ratelimit_async._executor import Executor
 from ratelimit_async._keys import encode_costs
 from ratelimit_async._lua import ALL
 from ratelimit_async._scripts import Charged
@@ -398,7 +399,11 @@ class Asked:
         self.next = -1.0
         self._clock = clock
         self._numbers = itertools.count(1)
-        limiter._live().executor.on_next = self._on_next
+        executor = limiter._live().executor
+        assert isinstance(executor, Executor)
+        executor.on_next = self._on_next
+        # Whatever a reply takes here.
+        executor._lead = lambda: 10_000
 
     def _on_next(self, _key: object, seconds: float) -> None:
         self.next = seconds * 1e6

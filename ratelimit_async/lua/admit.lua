@@ -212,8 +212,8 @@ local function make_others()
 end
 
 local serve_other, from_end
-local replies, a, k = {}, 6, 1
-for i = 1, tonumber(ARGV[5]) do
+local replies, a, k = {}, 7, 1
+for i = 1, tonumber(ARGV[6]) do
   local entries = tonumber(ARGV[a + 2])
   local ok, reply = pcall(admit_usual, a, k, entries)
   if ok and not reply then

@@ -23,8 +23,9 @@ end
 -- Of those who are not granted, because they are gone or nobody can run them, one call looks at so many, and a few of each
 -- group: the head stays due.
 local lost_left, LEAST_LOST = BATCH, 8
--- Of times to come at which one call grants, and us that two of them may be apart.
-local MOST_STEPS, LONGEST_STEP = 16, 1000
+-- Times to come at which one call grants, us for which it grants beyond the lead, so that it serves all of some
+-- milliseconds, and us that two of those times may be apart.
+local MOST_STEPS, SPAN, LONGEST_STEP = 16, 5000, 1000
 -- What the groups of this call may still be granted together; each at least one. What was put back counts, too.
 local left
 
@@ -176,7 +177,7 @@ local function go_ahead(group, grant, slack)
     if wait <= 0 then
       -- This call may grant no more.
       return 0
-    elseif entry.task or now + wait > present + LEAD or step == MOST_STEPS then
+    elseif entry.task or now + wait > present + lead + SPAN or step == MOST_STEPS then
       return look_in(group, entry, now + wait - present)
     end
     stand_at(group, now + math.max(wait, slack))

@@ -8,6 +8,7 @@ local client = ARGV[1]
 local client_lease = tonumber(ARGV[2])
 local driver_lease = tonumber(ARGV[3])
 local channel = ARGV[4]
+local lead = tonumber(ARGV[5])
 -- What one script looks through of anything that may be long.
 local BATCH = 100
 

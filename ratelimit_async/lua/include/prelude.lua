@@ -2,7 +2,8 @@
 --
 -- A call carries groups, one per limit key, each with the key's configuration and its entries:
 --   ARGV[1] client id   ARGV[2] client lease, us   ARGV[3] driver lease, us (0: this client drives nothing)
---   ARGV[4] prefix of the reply channels   ARGV[5] number of groups, then per group:
+--   ARGV[4] prefix of the reply channels   ARGV[5] us by which this client, as a driver, looks at a grant ahead of its time
+--   ARGV[6] number of groups, then per group:
 --   header, paused (until when, us; -1 without end; 0 not), number of entries, the entries' fields
 --   header, words in one: priorities, max_size, overflow, promote (us after which a waiter is lifted a level, 0: never),
 --   cached (1: processes keep denials of this key), then kind, unit, amount, period in us and drain per limit

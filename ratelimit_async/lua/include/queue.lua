@@ -392,11 +392,6 @@ local function wait_of(group, costs)
   return math.max(wait_for(group, costs), pause - now)
 end
 
--- us for which a grant may be given before its time; what comes within it and would go first is overtaken. And how long
--- before that somebody looks: so early that what is granted then has arrived by its time, and so much later than the lead
--- that one call serves all of some milliseconds.
-local LEAD, LOOK = 15000, 10000
-
 -- Whether grants may be given ahead: not where what runs counts, which ends when it likes, nor where an algorithm cannot
 -- write down what is to come.
 local function leads(group)
@@ -408,9 +403,10 @@ local function leads(group)
   return true
 end
 
--- us until somebody should look at a head that passes in `wait` us.
+-- us until somebody should look at a head that passes in `wait` us: so early that what is granted then has arrived by its
+-- time.
 local function look_in(group, entry, wait)
-  return (entry.task or not leads(group)) and wait or math.max(wait - LOOK, 0)
+  return (entry.task or not leads(group)) and wait or math.max(wait - lead, 0)
 end
 
 -- Where the head moved, or what was freed may let it pass, somebody must look at the queue: its driver; this client, if

@@ -55,8 +55,8 @@ local function from_end(replies)
 end
 
 local function run(arity, serve, finish)
-  local serve_group, replies, a, k = server(arity, serve, finish), {}, 6, 1
-  for i = 1, tonumber(ARGV[5]) do
+  local serve_group, replies, a, k = server(arity, serve, finish), {}, 7, 1
+  for i = 1, tonumber(ARGV[6]) do
     replies[i], a, k = serve_group(a, k)
   end
   return from_end(replies)
