@@ -23,8 +23,8 @@ end
 -- Of those who are not granted, because they are gone or nobody can run them, one call looks at so many, and a few of each
 -- group: the head stays due.
 local lost_left, LEAST_LOST = BATCH, 8
--- Times to come at which one call grants, us for which it grants beyond the lead, so that it serves all of some
--- milliseconds, and us that two of those times may be apart.
+-- Times to come at which one call grants, for one limit of one key; us for which it grants beyond the lead, so that it
+-- serves all of some milliseconds; and us that two of those times may be apart.
 local MOST_STEPS, SPAN, LONGEST_STEP = 16, 5000, 1000
 -- What the groups of this call may still be granted together; each at least one. What was put back counts, too.
 local left
@@ -160,10 +160,17 @@ local function next_grants(group, head, batch, slack)
   return latest
 end
 
+-- Pops, charges and tells those who pass at the time at which the limits stand.
+local function grant(group, grace)
+  local grants, pops = take(group, group.most - group.granted)
+  commit(group, grants, pops, grace)
+  group.granted = group.granted + #grants
+end
+
 -- Grants those that pass within the lead, each for when it does or, so that they are fewer steps, up to `slack` us later;
 -- us until somebody should look again, -1: nobody waits.
-local function go_ahead(group, grant, slack)
-  for step = 0, MOST_STEPS do
+local function go_ahead(group, steps, slack, grace)
+  for step = 0, steps do
     local head = head_of(group)
     if not head then
       return -1
@@ -174,14 +181,14 @@ local function go_ahead(group, grant, slack)
     end
     local entry = entry_of(head)
     local wait = wait_of(group, costs_of(entry.cost))
-    if wait <= 0 then
-      -- This call may grant no more.
-      return 0
-    elseif entry.task or now + wait > present + lead + SPAN or step == MOST_STEPS then
+    if step == steps or entry.task or now + wait > present + lead + SPAN then
       return look_in(group, entry, now + wait - present)
     end
     stand_at(group, now + math.max(wait, slack))
-    grant()
+    grant(group, grace)
+    if group.granted == group.most then
+      return 0
+    end
   end
 end
 
@@ -198,20 +205,12 @@ return run(3, function(group, a)
   if durable then
     sweep(group, grace)
   end
-  local granted, paused = 0, paused_until(group) ~= 0
   left = left or batch
-  local most = math.max(math.min(batch, left - SPARE + spare), 1)
-
-  local function grant()
-    if granted < most then
-      local grants, pops = take(group, most - granted)
-      commit(group, grants, pops, grace)
-      granted = granted + #grants
-    end
-  end
-
+  local room = math.min(batch, left - SPARE + spare)
+  group.granted, group.most = 0, math.max(room, 1)
+  local paused = paused_until(group) ~= 0
   if not paused then
-    grant()
+    grant(group, grace)
   end
   local head = head_of(group)
   if head then
@@ -221,17 +220,19 @@ return run(3, function(group, a)
     elseif paused or not leads(group) or entry_of(head).task then
       group.next = next_grants(group, head, batch, slack)
     else
-      group.next = and_back(go_ahead, group, grant, math.min(slack, LONGEST_STEP))
+      local steps = math.max(floor(MOST_STEPS / tonumber(ARGV[6]) / #group.limits), 1)
+      steps = group.granted < room and steps or 0
+      group.next = and_back(go_ahead, group, steps, math.min(slack, LONGEST_STEP), grace)
       head = head_of(group)
     end
     keep(group)
   end
-  left = left - granted
+  left = left - group.granted
   local soonest = durable and next_of(group)
   if soonest then
     group.next = head and math.min(group.next, soonest) or soonest
   elseif not head then
     redis.call('DEL', group.driver)
   end
-  return { 'P', granted }
+  return { 'P', group.granted }
 end)
