@@ -8,12 +8,16 @@ local function is_ahead()
   return now > present
 end
 
--- Opens the limits as they will stand then, if nobody is charged until then.
-local function stand_at(group, at)
+local function go_to(group, at)
   now, filling, group.opened = at, {}, false
   for _, limit in ipairs(group.limits) do
     limit.used, limit.scale = 0, 1
   end
+end
+
+-- Opens the limits as they will stand then, if nobody is charged until then.
+local function stand_at(group, at)
+  go_to(group, at)
   for _, limit in ipairs(limits_of(group)) do
     limit.before = limit.used
   end
@@ -32,10 +36,10 @@ local function save_charges(group)
   end
 end
 
--- Does something that may stand at times to come, and is back in the present whatever happens.
-local function and_back(act, ...)
-  local ok, result = pcall(act, ...)
-  now, filling = present, {}
+-- Does something with a group that may stand at times to come, and is back in the present whatever happens.
+local function and_back(act, group, ...)
+  local ok, result = pcall(act, group, ...)
+  go_to(group, present)
   if not ok then
     error(result, 0)
   end
