@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._config import check_cost
+from ratelimit_async._due import due, left
 from ratelimit_async._errors import (
     CostExceedsLimit,
     QueueFull,
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Requests"]
 
-# us; a grant comes no earlier than that.
-_LONGEST_LEAD = 65_000
 # Requests that Redis could not be told of, for when it is back; what is beyond is left to the leases.
 _MOST_UNTOLD = 10_000
 
@@ -360,18 +358,17 @@ class Requests:
                     self._fail(waiter, RequestCancelled(record))
             elif record.stamp > now:
                 waiter.state, waiter.charged = "early", record
-                # Where Redis' clock was set back meanwhile, nobody waits for it.
-                self._on_time(waiter, turns, _time() + min(record.stamp - now, _LONGEST_LEAD) / 1e6)
+                self._on_time(waiter, turns, due(record.stamp, now))
             else:
                 self._on_charged(waiter, record)
 
-    def _on_time(self, waiter: Waiter, turns: int, due: float) -> None:
+    def _on_time(self, waiter: Waiter, turns: int, when: float) -> None:
         """Let one run that was granted ahead of its time, once that has come."""
         if waiter.state != "early" or waiter.turns != turns or waiter.charged is None:
             return
-        left = due - _time()
-        if left > 0:
-            asyncio.get_running_loop().call_later(left, self._on_time, waiter, turns, due)
+        seconds = left(when)
+        if seconds > 0:
+            asyncio.get_running_loop().call_later(seconds, self._on_time, waiter, turns, when)
         else:
             self._on_charged(waiter, waiter.charged)
 
@@ -452,12 +449,6 @@ class Requests:
         with contextlib.suppress(RateLimitError, asyncio.CancelledError):
             # What could not be given back is taken back by its lease.
             sent.result()
-
-
-def _time() -> float:
-    """Tell the time; uvloop's own stands still within a turn, and its timers come up to a millisecond early."""
-    loop = asyncio.get_running_loop()
-    return loop.time() if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic()
 
 
 def _lost(sent: asyncio.Future[Any]) -> bool:

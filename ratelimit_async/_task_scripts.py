@@ -54,12 +54,16 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """An attempt at a task that this client may run; stamp: when it was charged, us; waited: until then, seconds."""
+    """An attempt at a task that this client may run.
+
+    stamp: when it was charged, us; now: when that was told, us, mostly later; waited: until it was charged, seconds.
+    """
 
     own: str
     attempt: int
     most: int
     stamp: int
+    now: int
     costs: str
     task: str
     payload: bytes
@@ -115,11 +119,11 @@ class TaskScripts:
         reply = await self._call(key, "begin", own, room)
         if not reply:
             return None
-        attempt, most, stamp, costs, task, payload, enqueued = reply
+        attempt, most, stamp, costs, task, payload, enqueued, now = reply
         token = f"{attempt}@{self._client}"
         name = plain_word(task.decode())
         waited = max(int(stamp) - int(enqueued), 0) / 1e6
-        return Begun(own, int(attempt), int(most), int(stamp), costs.decode(), name, payload, token, waited)
+        return Begun(own, int(attempt), int(most), int(stamp), int(now), costs.decode(), name, payload, token, waited)
 
     def decline(self, key: Key, own: str) -> asyncio.Future[Any]:
         """Give a grant to another worker: this one has no room."""

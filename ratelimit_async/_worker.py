@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._config import decode_cost
+from ratelimit_async._due import due, left
 from ratelimit_async._errors import RateLimitError, RedisUnavailable, Retry, RetryAfter
 from ratelimit_async._events import Dead, Finished, Lost, Paused, Released, Retried, Started
 from ratelimit_async._functions import call_function
@@ -263,18 +264,19 @@ class Worker:
         key, begun = attempt.key, attempt.begun
         request_id = task_id(key.label, begun.own)
         task = self._registry.get(begun.task)
-        self._emit(
-            Started(
-                name=key.name,
-                by=key.by,
-                id=request_id,
-                task=begun.task,
-                attempt=begun.attempt,
-                waited=begun.waited,
-            )
-        )
         outcome, wait, error, result = "S", 0.0, "", b""
         try:
+            await self._until_due(attempt)
+            self._emit(
+                Started(
+                    name=key.name,
+                    by=key.by,
+                    id=request_id,
+                    task=begun.task,
+                    attempt=begun.attempt,
+                    waited=begun.waited,
+                )
+            )
             if task is None:
                 outcome, error = "K", f"no task {begun.task!r} is registered"
             else:
@@ -304,6 +306,16 @@ class Worker:
         if outcome == "S":
             took = asyncio.get_running_loop().time() - attempt.since
             self._emit(Finished(name=key.name, by=key.by, id=request_id, task=begun.task, took=took))
+
+    async def _until_due(self, attempt: _Attempt) -> None:
+        """Wait where it was granted ahead of its time; until then it costs nothing."""
+        begun = attempt.begun
+        if begun.stamp > begun.now:
+            attempt.cost = dict.fromkeys(attempt.key.config.usual, 0)
+            when = due(begun.stamp, begun.now)
+            while (seconds := left(when)) > 0:  # noqa: ASYNC110 - a timer may come early
+                await asyncio.sleep(seconds)
+            attempt.since, attempt.cost = asyncio.get_running_loop().time(), None
 
     async def _call(self, attempt: _Attempt, task: Task[..., Any]) -> bytes:
         try:

@@ -37,7 +37,18 @@ FLOORS = [
     | {"_tasks", "_tracing"},
     {"_sentinel", "_cluster", "_router"},
     {"_deployment", "_lua", "_scripts", "_task_scripts", "_survey"},
-    {"_checks", "_control", "_waiter", "_requests", "_replies", "_grants", "_task_tickets", "_startup", "_outage"}
+    {
+        "_checks",
+        "_control",
+        "_due",
+        "_waiter",
+        "_requests",
+        "_replies",
+        "_grants",
+        "_task_tickets",
+        "_startup",
+        "_outage",
+    }
     | {"_local_queue"},
     {"_processor", "_worker"},
     {"_session", "_calls", "_reports", "_lifecycle", "_administration", "_durable", "_limited", "_limiter"}

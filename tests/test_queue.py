@@ -23,7 +23,7 @@ from ratelimit_async import (
     RequestDropped,
     RequestTimeout,
     UnknownRequest,
-    _requests,
+    _due,
 )
 from ratelimit_async._events import Cancelled, Granted, Refunded
 from tests.helpers import CLEAN, client_of, depth_is, eventually, is_paused, leftovers, number
@@ -602,7 +602,7 @@ async def granted_ahead(
     """Give a limiter with a request whose grant is there ahead of its time, by a clock that stands still until told."""
     told: list[Event] = []
     clock = [0.0]
-    monkeypatch.setattr(_requests, "_time", lambda: clock[0])
+    monkeypatch.setattr(_due, "_time", lambda: clock[0])
     async with RateLimiter(url, limits={"a": "1/second"}, hooks=[told.append]) as limiter:
         requests = limiter._live().requests
         await limiter.hit("a")

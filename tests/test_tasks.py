@@ -22,14 +22,18 @@ from ratelimit_async import (
     Retry,
     RetryAfter,
     TaskFailed,
+    Ticket,
     UnknownRequest,
+    _due,
 )
-from ratelimit_async._events import Released
+from ratelimit_async._events import Finished, Released, Started
 from ratelimit_async._task_scripts import TaskScripts
 from tests.helpers import client_of, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ratelimit_async._keys import Key
 
 LIMITS = {"a": "1000/second", "one": "1 concurrent", "two": "2 concurrent", "slow": "1 per 0.2 seconds"}
 
@@ -69,6 +73,79 @@ async def test_a_task_runs_and_its_result_comes_back(url: str) -> None:
         assert ran == [3, 4]
         # Called as it is, it just runs.
         assert await note(5) == 10
+
+
+async def granted_ahead(limiter: RateLimiter, ran: list[Any]) -> Ticket[Any]:
+    """Give a task that has been begun ahead of its time, by a clock that stands still."""
+    note = task_of(limiter, "note")
+    await limiter.request("second", note, 0)
+    ticket: Ticket[Any] = await limiter.submit("second", note, 1)
+
+    async def is_there() -> bool:
+        nonlocal ticket
+        if len(ran) > 1:
+            # On a busy machine it may come too late to have to wait.
+            ran.pop()
+            ticket = await limiter.submit("second", note, 1)
+        return bool(limiter._live().worker._attempts)
+
+    await eventually(is_there, 60)
+    return ticket
+
+
+async def test_a_task_that_is_granted_ahead_of_its_time_waits_for_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Any] = []
+    told: list[Event] = []
+    clock = [0.0]
+    monkeypatch.setattr(_due, "_time", lambda: clock[0])
+    async with limiter_of(url, ran, limits={"second": "1/second"}, hooks=[told.append]) as limiter:
+        ticket = await granted_ahead(limiter, ran)
+        told.clear()
+        await asyncio.sleep(0.05)
+        assert ran == [0]
+        assert not told
+        clock[0] += 0.066
+        assert await ticket == 2
+        assert ran == [0, 1]
+        assert [type(event) for event in told if isinstance(event, (Started, Finished))] == [Started, Finished]
+
+
+async def test_a_task_that_is_granted_ahead_of_its_time_can_be_cancelled(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Any] = []
+    monkeypatch.setattr(_due, "_time", lambda: 0.0)
+    async with limiter_of(url, ran, limits={"second": "1/second"}) as limiter:
+        ticket = await granted_ahead(limiter, ran)
+        given_back: list[str] = []
+        scripts = limiter._live().scripts
+        adjust = scripts.adjust_task
+
+        def look_and_adjust(key: Key, own: str, stamp: int, costs: str, true: str) -> asyncio.Future[Any]:
+            given_back.append(true)
+            return adjust(key, own, stamp, costs, true)
+
+        monkeypatch.setattr(scripts, "adjust_task", look_and_adjust)
+        assert ticket.cancel()
+        with pytest.raises(RequestCancelled):
+            await ticket
+        await eventually(lambda: not limiter._live().worker._attempts)
+        assert ran == [0]
+        assert given_back == ["requests=0"]
+
+
+async def test_a_task_that_is_granted_ahead_of_its_time_is_given_back_by_a_process_that_ends(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Any] = []
+    with monkeypatch.context() as stands_still:
+        stands_still.setattr(_due, "_time", lambda: 0.0)
+        async with limiter_of(url, ran, limits={"second": "1/second"}, shutdown_timeout=0.1) as limiter:
+            ticket = await granted_ahead(limiter, ran)
+    assert ran == [0]
+    async with limiter_of(url, ran, limits={"second": "1/second"}) as limiter:
+        assert await limiter.result(ticket.id) == 2
+    assert ran == [0, 1]
 
 
 async def test_a_task_is_run_by_another_process(url: str) -> None:

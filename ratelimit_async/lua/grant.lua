@@ -43,11 +43,12 @@ local function take(group, batch)
       end
       for _, text in ipairs(texts) do
         local entry = entry_of(text)
-        -- A task's worker would run it at once.
-        if looked - #grants >= most_lost or entry.task and is_ahead() then
+        local late = entry.task and entry.deadline ~= 0 and entry.deadline <= now
+        -- One that will be late has not been so yet.
+        if looked - #grants >= most_lost or late and is_ahead() then
           blocked = true
           break
-        elseif entry.task and entry.deadline ~= 0 and entry.deadline <= now then
+        elseif late then
           expire(group, entry)
         elseif is_live(group, entry) then
           local worker = entry.task and worker_for(group, entry.task)
@@ -179,10 +180,12 @@ local function go_ahead(group, steps, slack, grace)
       -- As it was written.
       stand_at(group, now)
     end
-    local entry = entry_of(head)
-    local wait = wait_of(group, costs_of(entry.cost))
-    if step == steps or entry.task or now + wait > present + lead + SPAN then
-      return look_in(group, entry, now + wait - present)
+    local wait = wait_of(group, costs_of(entry_of(head).cost))
+    if group.busy then
+      -- Where the workers are, they say when they have room.
+      return driver_lease / 2
+    elseif step == steps or now + wait > present + lead + SPAN then
+      return look_in(group, now + wait - present)
     end
     stand_at(group, now + math.max(wait, slack))
     grant(group, grace)
@@ -214,16 +217,13 @@ return run(3, function(group, a)
   end
   local head = head_of(group)
   if head then
-    if group.busy then
-      -- Where the workers are, they say when they have room.
-      group.next = driver_lease / 2
-    elseif paused or not leads(group) or entry_of(head).task then
-      group.next = next_grants(group, head, batch, slack)
-    else
+    if leads(group) and not paused then
       local steps = math.max(floor(MOST_STEPS / tonumber(ARGV[6]) / #group.limits), 1)
       steps = group.granted < room and steps or 0
       group.next = and_back(go_ahead, group, steps, math.min(slack, LONGEST_STEP), grace)
       head = head_of(group)
+    else
+      group.next = group.busy and driver_lease / 2 or next_grants(group, head, batch, slack)
     end
     keep(group)
   end

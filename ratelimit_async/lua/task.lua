@@ -9,7 +9,8 @@
 --          work: room (-1: this worker leaves), names, 'id token costs' of what it runs (costs '.': given back already), grace (us)
 --          which: ids; outcome: 1: this client is told of its end; cancel: reason, percent-encoded, 1: only if it waits; dead: first, last; requeue; delete
 -- Reply:   submit: {'Q', position, estimate us}, {'F'} full, {'L'} too large, or as outcome where the id is known
---          begin: {attempts, most, stamp, costs, name, arguments, enqueued us}, or '' where it is not to be run
+--          begin: {attempts, most, stamp, costs, name, arguments, enqueued us, us by Redis' clock}, or '' where it is not to be
+--          run; where the stamp is later, it is run no earlier than that
 --          finish: what it is now, Q, S, D; or '' where the token is not valid any more
 --          work: {tasks that have not ended, {ids not to be run any more}, {ids granted and not begun}}
 --          which: {{ids that have ended}, {ids that are not known}}
@@ -117,7 +118,7 @@ function ops.begin(group, id, room, _, _, _, _, again)
     end
     return ''
   end
-  return { task.attempts, task.most, task.stamp, task.costs, task.name, task.body, task.enqueued }
+  return { task.attempts, task.most, task.stamp, task.costs, task.name, task.body, task.enqueued, now }
 end
 
 function ops.decline(group, id, room)

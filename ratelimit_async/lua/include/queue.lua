@@ -405,8 +405,8 @@ end
 
 -- us until somebody should look at a head that passes in `wait` us: so early that what is granted then has arrived by its
 -- time.
-local function look_in(group, entry, wait)
-  return (entry.task or not leads(group)) and wait or math.max(wait - lead, 0)
+local function look_in(group, wait)
+  return leads(group) and math.max(wait - lead, 0) or wait
 end
 
 -- Where the head moved, or what was freed may let it pass, somebody must look at the queue: its driver; this client, if
@@ -426,8 +426,7 @@ local function nudge(group, anyway)
     end
   end
   if owner == client then
-    local entry = entry_of(head)
-    group.next = look_in(group, entry, wait_of(group, costs_of(entry.cost)))
+    group.next = look_in(group, wait_of(group, costs_of(entry_of(head).cost)))
   else
     tell(owner, 'w ' .. group.driver)
   end
