@@ -521,6 +521,34 @@ async def test_a_grant_is_given_ahead_and_until_its_time_nothing_else_passes(url
         assert (await limiter.status("a")).limits[0].used == 4
 
 
+async def test_a_task_that_will_be_late_by_its_turn_is_looked_at_again_only_then(url: str, clock: Clock) -> None:
+    limiter = RateLimiter(url, limits={"a": "1/second"}, hooks=[])
+
+    @limiter.task("note")
+    async def note() -> None:
+        """Do nothing."""
+
+    async with limiter:
+        asked = Asked(limiter, "a", clock)
+        await limiter.hit("a")
+        late = await limiter.submit("a", note, timeout=0.99)
+        await limiter.submit("a", note)
+
+        async def are_two_that_can_be_run() -> bool:
+            status = await limiter.status("a")
+            return status.queue.depth == 2 and status.tasks.workers == 1
+
+        await eventually(are_two_that_can_be_run)
+        await asked.pass_by(988_000)
+        await asked.grant(10)
+        assert asked.next == pytest.approx(1_001_250 - 988_000, abs=1)
+        assert not late.done
+        await asked.pass_by(13_250)
+        await asked.grant(10)
+        with pytest.raises(RequestTimeout):
+            await late
+
+
 @pytest.mark.parametrize(
     ("limit", "grants"),
     [

@@ -187,9 +187,13 @@ local function go_ahead(group, steps, slack, grace)
     elseif step == steps or now + wait > present + lead + SPAN then
       return look_in(group, now + wait - present)
     end
+    local before = group.granted
     stand_at(group, now + math.max(wait, slack))
     grant(group, grace)
-    if group.granted == group.most then
+    if group.granted == before then
+      -- Who will be late by then has to go first.
+      return now - present
+    elseif group.granted == group.most then
       return 0
     end
   end
