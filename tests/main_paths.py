@@ -146,7 +146,8 @@ async def _tasks(limiter: RateLimiter, waiter: RateLimiter, look: Callable[[], A
     # The one submits, the other runs; a third task is nobody's.
     for one in (limiter, waiter):
         one.task("run", max_attempts=1)(run)
-        one.task("again", max_attempts=2, backoff=0.3)(run)
+        # Long enough to be seen while it is delayed.
+        one.task("again", max_attempts=2, backoff=2.0)(run)
     waiter.task("nobody's")(run)
     limiter.task("look")(looked)
     tasks, theirs = limiter._registry._tasks, waiter._registry._tasks

@@ -205,11 +205,17 @@ async def test_a_slot_that_nobody_serves_is_an_outage_of_its_keys_until_it_is_se
     setup.wait_ready()
 
 
-async def test_calls_that_wait_for_a_slot_end_with_the_limiter(setup: ClusterSetup) -> None:
+async def test_calls_that_wait_for_a_slot_end_with_the_limiter(
+    setup: ClusterSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def leave() -> None:
+        """Say nothing: the whole cluster may be down by then, and this would wait for it as long as a call may."""
+
     prefix = uuid.uuid4().hex
     slot = slot_of(prefix, "a")
     owner = setup.owner_of(slot)
     async with RateLimiter(setup.url, prefix=prefix, limits=LIMITS, command_timeout=60, shutdown_timeout=0) as limiter:
+        monkeypatch.setattr(limiter._live().control, "leave", leave)
         before = setup.refusals().get("CLUSTERDOWN", 0)
         owner.call("CLUSTER", "DELSLOTS", slot)
         waiting = asyncio.create_task(limiter.hit("a"))
