@@ -23,6 +23,23 @@ local function stand_at(group, at)
   end
 end
 
+-- Writes what a limit is charged for that time onto what it is now.
+local function write_ahead(limit)
+  local charged, due = limit.used - limit.before, now
+  now, limit.used = present, 0
+  limit.does.open(limit)
+  if limit.kind == 'tb' then
+    -- What would drain until then is no more than there is before it.
+    limit.used = math.max(limit.used, (due - limit.stamp) * limit.drain) + charged
+    limit.does.save(limit)
+    now = due
+  else
+    now = due
+    limit.total = limit.total + charged
+    limit.does.save(limit)
+  end
+end
+
 local function save_charges(group)
   if not is_ahead() then
     save(group)
@@ -30,7 +47,7 @@ local function save_charges(group)
   end
   for _, limit in ipairs(group.limits) do
     if limit.dirty then
-      limit.does.save_ahead(limit, present, limit.used - limit.before)
+      write_ahead(limit)
       limit.dirty = false
     end
   end

@@ -3,8 +3,7 @@
 -- An algorithm has open(limit), free_in(limit, parts), reset_in(limit), charge(limit, cost), save(limit) and
 -- shift(limit, stamp, delta), which changes what was charged at `stamp`, us, and may leave that to be
 -- written by save_shifts(limit); where it can be said, gone_at(limit, stamp) is when that no longer counts; one whose state
--- tells how long it is kept has keep(limit), which keeps it for as long as it counts now; where charges can be written for
--- a time to come, save_ahead(limit, present, charged) does, while `now` is that time. `used` is what counts now,
+-- tells how long it is kept has keep(limit), which keeps it for as long as it counts now. `used` is what counts now,
 -- in parts of which a unit has `scale`; demand and cost are in units, waits in us. What runs is counted beside `used`.
 
 -- What runs counts besides what is charged.

@@ -392,11 +392,11 @@ local function wait_of(group, costs)
   return math.max(wait_for(group, costs), pause - now)
 end
 
--- Whether grants may be given ahead: not where what runs counts, which ends when it likes, nor where an algorithm cannot
--- write down what is to come.
+-- Whether grants may be given ahead: not where what runs counts, which ends when it likes, nor where a state knows of one
+-- or two windows and of none to come.
 local function leads(group)
-  for _, limit in ipairs(limits_of(group)) do
-    if limit.holds or not limit.does.save_ahead then
+  for _, limit in ipairs(group.limits) do
+    if limit.holds or limit.kind ~= 'sw' and limit.kind ~= 'tb' then
       return false
     end
   end

@@ -43,16 +43,6 @@ parts.sw = function()
     save_window(limit)
   end
 
-  -- Writes what is charged for a time to come, of which nothing has been written yet.
-  function sliding.save_ahead(limit, present, charged)
-    local due = now
-    now = present
-    open_window(limit)
-    now = due
-    limit.total = limit.total + charged
-    sliding.save(limit)
-  end
-
   -- After a change of configuration: for as long as it counts now.
   function sliding.keep(limit)
     limit.kept = 0

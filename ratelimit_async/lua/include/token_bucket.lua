@@ -49,16 +49,6 @@ parts.tb = function()
     redis.call('SET', limit.key, state, 'PX', int(math.ceil(bucket.reset_in(limit) / 1000) + 1000))
   end
 
-  -- Writes what is charged for a time to come: what drains until then is no more than there is before it.
-  function bucket.save_ahead(limit, present, charged)
-    local due = now
-    now, limit.used = present, 0
-    bucket.open(limit)
-    limit.used = math.max(limit.used, (due - limit.stamp) * limit.drain) + charged
-    bucket.save(limit)
-    now = due
-  end
-
   -- What was charged before the bucket was last empty has drained: nothing of it is there to be given back.
   function bucket.shift(limit, stamp, delta)
     if delta > 0 or stamp >= limit.since then
