@@ -116,6 +116,10 @@ class SentinelSetup:
         online = [replication.get(f"slave{n}", {}).get("state") for n in range(2)]
         if replication["role"] != "master" or online != ["online", "online"]:
             return False
+        # To its primary one is online that has yet to load what it was sent.
+        links = [server.client.info("replication").get("master_link_status") for server in self.servers]
+        if links.count("up") != 2:
+            return False
         for sentinel in self.sentinels:
             reply = sentinel.call("SENTINEL", "MASTER", NAME)
             known = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
