@@ -102,8 +102,8 @@ class Call(msgspec.Struct, eq=False):
             self.future.set_exception(error)
 
 
-def packed(batch: list[Call], head: tuple[Argument, ...], lead: int) -> bytes:
-    """Give the command that sends a batch, as it travels; `head` tells who calls, `lead` is in us, see prelude.lua."""
+def packed(batch: list[Call], head: tuple[Argument, ...]) -> bytes:
+    """Give the command that sends a batch, as it travels; `head` tells who calls; none is told to a lean script."""
     script = batch[0].script
     if script is PLAIN:
         return pack(*batch[0].entry)
@@ -127,7 +127,7 @@ def packed(batch: list[Call], head: tuple[Argument, ...], lead: int) -> bytes:
             arguments += call.entry
             if script.tells_again:
                 arguments.append(int(call.again))
-    return pack("EVALSHA", script.sha, len(keys), *keys, *head, lead, len(groups), *arguments)
+    return pack("EVALSHA", script.sha, len(keys), *keys, *head, len(groups), *arguments)
 
 
 def _packed_lean(batch: list[Call]) -> bytes:

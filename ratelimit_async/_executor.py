@@ -96,8 +96,6 @@ class Executor(Sender):
         self._shut = self._source.failure("the limiter has ended")
         for call in self._take_all():
             call.fail(self._refusal())
-        self._unloaded.clear()
-        self._flying.clear()
 
     async def _reconnect(self) -> Wire:
         self.breaker.probe()

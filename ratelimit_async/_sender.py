@@ -148,8 +148,9 @@ class Sender:
         free = len(self._flying) < self.most_unfilled
         while len(self._flying) < self.most_batches and self._backlog and (free or self._backlog.presses):
             if batch := self._backlog.next_batch():
+                head = () if batch[0].script.lean else (*self.head, self._lead())
                 try:
-                    commands.append(packed(batch, self.head, self._lead()))
+                    commands.append(packed(batch, head))
                 except Exception as error:  # noqa: BLE001 - a mistake of ours, of which its callers are to hear
                     for call in batch:
                         call.fail(error)
@@ -290,7 +291,10 @@ class Sender:
 
     def _take_all(self) -> list[Call]:
         flying = [call for flight in self._flying for call in flight.batch]
-        return [*self._backlog.take(), *self._unloaded, *flying]
+        taken = [*self._backlog.take(), *self._unloaded, *flying]
+        self._unloaded.clear()
+        self._flying.clear()
+        return taken
 
 
 def _tell(calls: list[Call], replies: Iterable[Any]) -> None:

@@ -28,16 +28,14 @@ local function write_ahead(limit)
   local charged, due = limit.used - limit.before, now
   now, limit.used = present, 0
   limit.does.open(limit)
+  now = due
   if limit.kind == 'tb' then
     -- What would drain until then is no more than there is before it.
     limit.used = math.max(limit.used, (due - limit.stamp) * limit.drain) + charged
-    limit.does.save(limit)
-    now = due
   else
-    now = due
     limit.total = limit.total + charged
-    limit.does.save(limit)
   end
+  limit.does.save(limit)
 end
 
 local function save_charges(group)
