@@ -42,7 +42,7 @@ async def run_checks(url: str, *, repetitions: int = 5, seconds: float = 1.0) ->
         key = limiter._key_of("bench", None)
         sha = ALL["quick"].sha
         keys = (key.sign, *key.states)
-        arguments = (1, key.brief, 1, "hit -")
+        arguments = (1, key.form.brief, 1, "hit -")
 
         async def ours() -> None:
             assert (await limiter.hit("bench")).allowed

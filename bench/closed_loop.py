@@ -31,7 +31,7 @@ def draw_keys(workload: Workload) -> Iterator[tuple[str, str]]:
     return itertools.cycle(
         [
             ("shut" if rng.random() < workload.denied else "open", str(rng.randrange(workload.keys)))
-            for _ in range(DRAWN)
+            for _ in range(max(DRAWN, 2 * workload.keys))
         ]
     )
 

@@ -124,6 +124,8 @@ def closed_workloads(*, quick: bool) -> list[Workload]:
     return [
         *(Workload(callers=callers) for callers in (1, 16, 64, 256)),
         Workload(keys=1),
+        # More subjects than any process remembers.
+        Workload(keys=100_000),
         Workload(denied=0.9),
         Workload(keys=1, denied=0.9),
         Workload(limits=3),

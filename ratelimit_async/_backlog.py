@@ -77,7 +77,7 @@ class Backlog:
                 if limits >= script.most_limits:
                     break
                 key = call.key
-                limits += key.limits
+                limits += key.form.limits
             queue.popleft()
             # Whoever was cancelled before sending must not be charged.
             if not call.future.done():

@@ -27,9 +27,10 @@ HIT: Entry = ("hit -",)
 MOST_ENTRIES = 32
 
 
-def _bulk(*arguments: Argument) -> bytes:
-    """Write arguments as they travel within a command."""
-    return pack(*arguments).partition(b"\r\n")[2]
+def _bulk(argument: Argument) -> bytes:
+    """Write an argument as it travels within a command."""
+    data = argument if isinstance(argument, bytes) else str(argument).encode()
+    return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
 class Script:
@@ -71,7 +72,7 @@ class Script:
         self.name = name
         self.source = source
         self.sha = hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - it is what Redis names scripts by
-        self.evalsha = _bulk("EVALSHA", self.sha)
+        self.evalsha = _bulk("EVALSHA") + _bulk(self.sha)
         self.grouped = grouped
         self.most = most if grouped else 1
         self.most_limits = most_limits
@@ -149,20 +150,22 @@ def _packed_lean(batch: list[Call]) -> bytes:
             continue
         arguments += (header, _COUNTS[len(calls)])
         for call in calls:
-            arguments.append(_USUAL.get(call.entry) or _bulk(*call.entry))
+            arguments.append(_USUAL.get(call.entry) or b"".join(map(_bulk, call.entry)))
     words = 4 + names + 2 * len(signs) + len(batch)
     before = b"*%d\r\n%b$%d\r\n%d\r\n" % (words, batch[0].script.evalsha, len(str(names)), names)
     return b"".join((before, *signs, *states, _COUNTS[len(signs)], *arguments))
 
 
 _COUNTS = tuple(map(_bulk, range(MOST_ENTRIES + 1)))
-_USUAL: dict[Entry, bytes] = {entry: _bulk(*entry) for entry in (HIT, ("check -",))}
+_USUAL: dict[Entry, bytes] = {(what,): _bulk(what) for what in (*HIT, "check -")}
 
 
 def _pack_key(key: Key) -> PackedKey:
-    header = _bulk(key.brief)
-    names = 1 + len(key.states), _bulk(key.sign), _bulk(*key.states)
-    key.packed = packed = *names, header, header + _COUNTS[1] + _USUAL[HIT]
+    form = key.form
+    if form.packed is None:
+        header = _bulk(form.brief)
+        form.packed = header, header + _COUNTS[1] + _USUAL[HIT]
+    key.packed = packed = (1 + len(form.states), _bulk(key.sign), b"".join(map(_bulk, key.states)), *form.packed)
     return packed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -12,7 +12,7 @@ from ratelimit_async._config import RateLimitConfig, assign_slots, decode_config
 from ratelimit_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["Catalog", "Found", "pattern_regex"]
 
@@ -28,6 +28,25 @@ class Found(NamedTuple):
     default: bool = False
 
 
+class _Choice(Generic[T]):
+    """Finds what belongs to a text, or else to the pattern that matches it with the most characters of its own."""
+
+    def __init__(self, choices: Mapping[str, T]) -> None:
+        """Sort the patterns once: subjects may be many, and new ones keep coming."""
+        self._exact = choices
+        patterns = sorted(
+            filter(_is_pattern, choices), key=lambda one: (-len(one.replace("*", "").replace("?", "")), one)
+        )
+        self._patterns = [(re.compile(pattern_regex(one), re.DOTALL).fullmatch, choices[one]) for one in patterns]
+
+    def best(self, text: str) -> T | None:
+        """Give it, or None."""
+        exact = self._exact.get(text)
+        if exact is not None or not self._patterns:
+            return exact
+        return next((choice for matches, choice in self._patterns if matches(text)), None)
+
+
 class Catalog:
     """Finds configurations: a key's before its name's, exact names before patterns, and all before the default."""
 
@@ -38,20 +57,21 @@ class Catalog:
             decode_name(name, "limits"): decode_config(spec, f"limits[{name!r}]") for name, spec in specs.items()
         }
         self._default = None if default is None else decode_config(default, "default")
-        self._names = self._given
         self._keys: Changes = {}
+        self._take(self._given)
 
     def find(self, name: str, by: str | None) -> Found:
         """Give what holds for a name and subject, or raise ConfigurationError."""
         if (own := self._keys.get((name, by))) is not None and by is not None:
             return Found(own)
-        config = _best(self._names, name)
-        if config is None:
+        named = self._choice.best(name)
+        if named is None:
             if self._default is None:
                 known = ", ".join(map(repr, self.configured)) or "none"
                 raise ConfigurationError("name", name, f"has no configuration; those that have: {known}")
             return Found(self._default, default=True)
-        return Found((_best(config.by, by) if by is not None else None) or config)
+        config, subjects = named
+        return Found((subjects.best(by) if by is not None else None) or config)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,8 +86,12 @@ class Catalog:
     def change(self, changes: Changes) -> None:
         """Take over all that is configured at run time."""
         names = {name: config for (name, by), config in changes.items() if by is None}
-        self._names = self._given | names
+        self._take(self._given | names)
         self._keys = {key: config for key, config in changes.items() if key[1] is not None}
+
+    def _take(self, names: dict[str, RateLimitConfig]) -> None:
+        self._names = names
+        self._choice = _Choice({name: (config, _Choice(config.by)) for name, config in names.items()})
 
     def encode(self, spec: object, name: str, by: str | None) -> str:
         """Write a configuration for a name or key that goes on with the present one's counters; '' for None."""
@@ -119,22 +143,6 @@ def _go_on(config: RateLimitConfig, slots: tuple[int, ...]) -> None:
 
 def _split(text: str) -> tuple[str, tuple[int, ...], dict[str, tuple[int, ...]]]:
     return msgspec.convert(json.loads(text), type=tuple[str, tuple[int, ...], dict[str, tuple[int, ...]]])
-
-
-def _best(configs: Mapping[str, T], text: str) -> T | None:
-    """Find a text itself, or else the pattern that matches it with the most characters of its own."""
-    exact = configs.get(text)
-    if exact is not None:
-        return exact
-    for pattern in _patterns(configs):
-        if re.fullmatch(pattern_regex(pattern), text, re.DOTALL):
-            return configs[pattern]
-    return None
-
-
-def _patterns(names: Iterable[str]) -> list[str]:
-    patterns = [name for name in names if _is_pattern(name)]
-    return sorted(patterns, key=lambda pattern: (-len(pattern.replace("*", "").replace("?", "")), pattern))
 
 
 def _is_pattern(text: str) -> bool:

@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ratelimit_async._errors import ConfigurationError, RateLimitError, UnknownRequest
-from ratelimit_async._keys import parse_request_id
 from ratelimit_async._output import clean, key_text, note, say, say_json, seconds, table
+from ratelimit_async._spelling import parse_request_id
 from ratelimit_async._status import key_report, name_reports, show_key, show_names
 from ratelimit_async._values import spell_arguments
 

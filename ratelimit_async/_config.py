@@ -10,6 +10,7 @@ import msgspec
 
 from ratelimit_async._errors import ConfigurationError, CostExceedsLimit, read_seconds
 from ratelimit_async._limits import MOST, Limit, decode_limits
+from ratelimit_async._spelling import Form
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -157,6 +158,11 @@ class RateLimitConfig(msgspec.Struct, frozen=True, dict=True):
     def slots(self) -> tuple[int, ...]:
         """Which of the counters of its algorithm and unit each limit goes on with; configure() may set others."""
         return assign_slots(self.limits, (), ())
+
+    @cached_property
+    def form(self) -> Form:
+        """What the scripts are told of it."""
+        return Form(self)
 
     def __post_init__(self) -> None:
         """Decode what was given."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ratelimit_async._catalog import decode_change
 from ratelimit_async._errors import RateLimitError
-from ratelimit_async._keys import parse_label
+from ratelimit_async._spelling import parse_label
 
 if TYPE_CHECKING:
     from ratelimit_async._catalog import Catalog

@@ -11,9 +11,9 @@ import msgspec
 from ratelimit_async._administration import Administration
 from ratelimit_async._config import decode_priority, decode_timeout
 from ratelimit_async._errors import ConfigurationError, UnknownRequest
-from ratelimit_async._keys import encode_costs, escape_word, parse_request_id
 from ratelimit_async._options import RequestOptions, Unset
 from ratelimit_async._reports import dead_letters_of
+from ratelimit_async._spelling import encode_costs, escape_word, parse_request_id
 from ratelimit_async._task_scripts import Submission
 from ratelimit_async._task_tickets import TaskTicket, result_of
 from ratelimit_async._tasks import Task

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ratelimit_async._config import decode_cost
 from ratelimit_async._errors import ConfigurationError
 from ratelimit_async._events import Paused, Refunded, Released, Settled
-from ratelimit_async._keys import encode_costs
+from ratelimit_async._spelling import encode_costs
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -14,9 +14,9 @@ from ratelimit_async._config import decode_cost, decode_name, decode_priority, d
 from ratelimit_async._durable import Durable, is_task
 from ratelimit_async._errors import ConfigurationError, UnknownRequest
 from ratelimit_async._grants import CallTicket, Ticket
-from ratelimit_async._keys import parse_request_id
 from ratelimit_async._limited import decorate
 from ratelimit_async._options import UNSET, AcquireArguments, RequestArguments, RequestOptions, Unset
+from ratelimit_async._spelling import parse_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

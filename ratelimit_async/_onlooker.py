@@ -11,10 +11,11 @@ import msgspec
 from ratelimit_async._config import QueueConfig, RateLimitConfig
 from ratelimit_async._errors import ConfigurationError, RateLimitError
 from ratelimit_async._events import Events
-from ratelimit_async._keys import KeyNames, plain_word
+from ratelimit_async._keys import KeyNames
 from ratelimit_async._limiter import RateLimiter
 from ratelimit_async._limits import Limit
 from ratelimit_async._loading import load_environment
+from ratelimit_async._spelling import plain_word
 from ratelimit_async._survey import LEVELS, Counter, Holding, counter_of, counters_of, survey
 from ratelimit_async._work import load_limiter
 

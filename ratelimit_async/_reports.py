@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from ratelimit_async._config import decode_priority
 from ratelimit_async._errors import RateLimitError
-from ratelimit_async._keys import task_id
 from ratelimit_async._lua import ALL
+from ratelimit_async._spelling import task_id
 from ratelimit_async._tasks import read_arguments
 from ratelimit_async._values import (
     DeadLetter,

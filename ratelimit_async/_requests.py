@@ -32,9 +32,9 @@ from ratelimit_async._events import (
     Rejected,
     Unavailable,
 )
-from ratelimit_async._keys import encode_costs
 from ratelimit_async._local_queue import LocalQueue
 from ratelimit_async._outage import Outage
+from ratelimit_async._spelling import encode_costs
 from ratelimit_async._waiter import MOST_IDS, Holds, Waiter
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ratelimit_async._batches import HIT
-from ratelimit_async._keys import encode_costs
 from ratelimit_async._lua import ALL
+from ratelimit_async._spelling import encode_costs
 from ratelimit_async._values import Decision
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class Scripts:
 
     def grant(self, key: Key, batch_size: int) -> asyncio.Future[Any]:
         """Grant who may pass; the reply is for `granted`."""
-        return self._executor.call(ALL["grant"], key, (batch_size, key.slack, self.grace))
+        return self._executor.call(ALL["grant"], key, (batch_size, key.form.slack, self.grace))
 
     @staticmethod
     def granted(reply: list[Any]) -> int | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
-from ratelimit_async._keys import KINDS
 from ratelimit_async._output import clean, say, seconds, table
+from ratelimit_async._spelling import KINDS
 
 if TYPE_CHECKING:
     from ratelimit_async._onlooker import Onlooker

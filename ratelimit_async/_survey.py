@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ratelimit_async._keys import KINDS
 from ratelimit_async._lua import ALL
+from ratelimit_async._spelling import KINDS
 from ratelimit_async._values import TaskStatus
 
 if TYPE_CHECKING:

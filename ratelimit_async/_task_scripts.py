@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ratelimit_async._errors import DurabilityUnknown
-from ratelimit_async._keys import escape_word, plain_word, task_id
 from ratelimit_async._lua import ALL
 from ratelimit_async._sender import Unconfirmed
+from ratelimit_async._spelling import escape_word, plain_word, task_id
 from ratelimit_async._tasks import MOST_BYTES
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ratelimit_async._errors import (
 )
 from ratelimit_async._events import Cancelled, Expired, Queued, Rejected
 from ratelimit_async._grants import Ticket
-from ratelimit_async._keys import task_id
+from ratelimit_async._spelling import task_id
 from ratelimit_async._waiter import MOST_IDS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import msgspec
 
 from ratelimit_async._config import check_count, decode_name, decode_seconds, decode_timeout
 from ratelimit_async._errors import ConfigurationError
-from ratelimit_async._keys import escape_word
+from ratelimit_async._spelling import escape_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
-from ratelimit_async._keys import encode_costs
+from ratelimit_async._spelling import encode_costs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

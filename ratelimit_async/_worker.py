@@ -15,7 +15,7 @@ from ratelimit_async._due import due, left
 from ratelimit_async._errors import RateLimitError, RedisUnavailable, Retry, RetryAfter
 from ratelimit_async._events import Dead, Finished, Lost, Paused, Released, Retried, Started
 from ratelimit_async._functions import call_function
-from ratelimit_async._keys import encode_costs, parse_label, task_id
+from ratelimit_async._spelling import encode_costs, parse_label, task_id
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable

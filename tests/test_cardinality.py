@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ratelimit_async import Event, QueueConfig, QueueFull, RateLimitConfig, RateLimiter
 from ratelimit_async import _keys as keys_module
+from ratelimit_async._batches import _pack_key
 from ratelimit_async._events import ManyKeys
 from tests.helpers import client_of, eventually, leftovers, number, unseen
 from tests.main_paths import LIMITS, drive
@@ -161,3 +163,22 @@ async def test_names_and_subjects_are_not_endless(field: str, make: Callable[[],
         with pytest.raises(ValueError, match=field):
             await limiter.hit(**{"name": "a", field: make()})
         assert (await limiter.health()).keys == 0
+
+
+def test_a_key_that_is_only_checked_takes_little_of_the_process() -> None:
+    config = RateLimitConfig("5/minute; 100/hour")
+    names = keys_module.KeyNames("rl", lambda _name, _by: config, lambda _event: None)
+    names.enter("some client")
+    subjects = [f"subject {number}" for number in range(1001)]
+    before, each = 0, len(subjects) - 1
+    tracemalloc.start()
+    try:
+        for subject in subjects:
+            _pack_key(names.key("a", subject))
+            # What is made once is there after the first.
+            before = before or tracemalloc.get_traced_memory()[0]
+        taken = (tracemalloc.get_traced_memory()[0] - before) / each
+    finally:
+        tracemalloc.stop()
+    assert taken < 1300
+    assert names.key("a", subjects[-1]).redis is names.key("a", subjects[-1]).redis

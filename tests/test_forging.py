@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from ratelimit_async import RateLimitConfig, RateLimiter
-from ratelimit_async._keys import Key, KeyNames, escape_word, parse_label, parse_request_id, plain_word, task_id
+from ratelimit_async._keys import Key, KeyNames
+from ratelimit_async._spelling import escape_word, parse_label, parse_request_id, plain_word, task_id
 from tests.helpers import client_of
 
 CONFIG = RateLimitConfig(

@@ -17,7 +17,7 @@ from ratelimit_async._lua import _sources
 PACKAGE = Path(ratelimit_async.__file__).parent
 FLOORS = [
     {"_errors", "_limits", "_config", "_options", "_values", "_events", "_headers", "_catalog", "_upstream"}
-    | {"_functions"},
+    | {"_functions", "_spelling"},
     {
         "_settings",
         "_loading",

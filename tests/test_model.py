@@ -16,9 +16,9 @@ from ratelimit_async import Grant, Limit, RateLimiter, RequestTimeout
 from ratelimit_async._batches import Script
 from ratelimit_async._config import decode_config, decode_cost
 from ratelimit_async._executor import Executor
-from ratelimit_async._keys import encode_costs
 from ratelimit_async._lua import ALL
 from ratelimit_async._scripts import Charged
+from ratelimit_async._spelling import encode_costs
 from tests.helpers import client_of, depth_is, eventually
 from tests.model import Answer, Charge, Model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from ratelimit_async._keys import parse_label, spell_label
+from ratelimit_async._spelling import parse_label, spell_label
 
 __all__ = ["Pair", "read_key", "spell_key"]
 
