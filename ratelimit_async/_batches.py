@@ -150,7 +150,7 @@ def _packed_lean(batch: list[Call]) -> bytes:
             continue
         arguments += (header, _COUNTS[len(calls)])
         for call in calls:
-            arguments.append(_USUAL.get(call.entry) or b"".join(map(_bulk, call.entry)))
+            arguments.append(_USUAL.get(call.entry) or _bulk(call.entry[0]))
     words = 4 + names + 2 * len(signs) + len(batch)
     before = b"*%d\r\n%b$%d\r\n%d\r\n" % (words, batch[0].script.evalsha, len(str(names)), names)
     return b"".join((before, *signs, *states, _COUNTS[len(signs)], *arguments))

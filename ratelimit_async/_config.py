@@ -150,6 +150,11 @@ class RateLimitConfig(msgspec.Struct, frozen=True, dict=True):
         return {limit.unit: int(limit.unit in slots) for limit in self.limits}
 
     @cached_property
+    def most(self) -> dict[str, int]:
+        """By unit, the highest cost that all limits may ever allow."""
+        return {unit: min(limit.most for limit in self.limits if limit.unit == unit) for unit in self.usual}
+
+    @cached_property
     def holds(self) -> bool:
         """Whether any limit counts calls while they run."""
         return any(limit.holds for limit in self.limits)
@@ -274,27 +279,33 @@ def decode_cost(cost: object, config: RateLimitConfig, *, limited: bool = True) 
     # Nearly every call; a settled cost is handed to hooks, which must not meet the shared one.
     if limited and type(cost) is int and cost == 1:
         return config.usual
-    given = cast("Mapping[str, object]", cost if isinstance(cost, Mapping) else {"requests": cost})
-    costs = dict(config.usual)
+    # A dict is told at once, a Mapping is not.
+    by_unit = isinstance(cost, (dict, Mapping))
+    given = cast("Mapping[str, object]", cost if by_unit else {"requests": cost})
+    costs = config.usual.copy()
     for unit, number in given.items():
-        field = f"cost[{unit!r}]" if isinstance(cost, Mapping) else "cost"
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MOST:
-            raise ConfigurationError(field, number, f"must be a whole number from 0 to {MOST}")
+            raise ConfigurationError(_cost_field(unit, by_unit), number, f"must be a whole number from 0 to {MOST}")
         if unit in costs:
             costs[unit] = number
-        elif unit != "requests" or (cost is number and number != 1):
-            known = ", ".join(sorted(costs))
-            raise ConfigurationError(field, number, f"no limit of this name counts it; they count {known}")
+        elif unit != "requests" or (not by_unit and number != 1):
+            problem = f"no limit of this name counts it; they count {', '.join(sorted(costs))}"
+            raise ConfigurationError(_cost_field(unit, by_unit), number, problem)
     if limited:
         check_cost(costs, config)
     return costs
 
 
+def _cost_field(unit: str, by_unit: bool) -> str:
+    return f"cost[{unit!r}]" if by_unit else "cost"
+
+
 def check_cost(costs: Mapping[str, int], config: RateLimitConfig) -> None:
     """Refuse what no limit could ever allow."""
-    for limit in config.limits:
-        if costs.get(limit.unit, 0) > limit.most:
-            raise CostExceedsLimit(costs[limit.unit], limit.unit, str(limit))
+    for unit, most in config.most.items():
+        if costs.get(unit, 0) > most:
+            limit = next(limit for limit in config.limits if limit.unit == unit and limit.most == most)
+            raise CostExceedsLimit(costs[unit], unit, str(limit))
 
 
 def decode_priority(priority: object, levels: int) -> int:

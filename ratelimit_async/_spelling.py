@@ -57,8 +57,8 @@ class Form:
         self.header = " ".join(map(str, header)).encode()
         # What quick.lua is told, which has nothing to do with queues, nor with what runs.
         match header[5:]:
-            case ["sw", "requests", amount, period, 0]:
-                brief = [amount, period]
+            case ["sw", unit, amount, period, 0]:
+                brief = [amount, period, int(unit == "requests")]
             case limits:
                 brief = [len(states)] if config.holds else limits
         self.brief = " ".join(map(str, brief)).encode()
@@ -112,7 +112,7 @@ def encode_costs(costs: Mapping[str, int], usual: Mapping[str, int]) -> str:
     """Write costs as the scripts read them: what differs from the usual."""
     if costs is usual:
         return "-"
-    return ",".join(f"{unit}={cost}" for unit, cost in costs.items() if cost != usual.get(unit)) or "-"
+    return ",".join([f"{unit}={cost}" for unit, cost in costs.items() if cost != usual.get(unit)]) or "-"
 
 
 def escape_word(text: str) -> str:

@@ -1,9 +1,10 @@
 -- Purpose: hits and checks of keys that nobody waits for: the usual case, with the fewest keys, commands and tables.
 -- KEYS:    per group its clients; after all of these, per group: one state per limit
--- ARGV:    number of groups; per group its header, the number of its entries, and these: 'op costs', op: hit, check
---          header: of a key with one sliding window of requests its amount and period, us; of others kind, unit, amount,
---          period and drain per limit, as in include/prelude.lua; of one with limits that count what runs only the number
---          of its states
+-- ARGV:    number of groups; per group its header, the number of its entries, and these: 'hit -', 'check -'; of what does
+--          not cost the usual 'h' or 'c' and its costs, joined by ',', by unit in the order in which the limits name units
+--          header: of a key with one sliding window its amount, its period, us, and what a request usually costs it; of
+--          others kind, unit, amount, period and drain per limit, as in include/prelude.lua; of one with limits that count
+--          what runs only the number of its states
 -- Reply:   as decide gives them, five numbers for each entry, one after another whatever their group; five times LEFT
 --          for each entry of a group that admit.lua has to look at: somebody waits, or may have to; it is paused for itself,
 --          its state is nothing that can be read, or a cost is beyond an amount
@@ -15,9 +16,13 @@
 -- One list for all: each table of a reply costs Redis as much as a few numbers.
 local replies, told = { 0, 0, 0, 0, 0 }, 0
 
--- The usual limit is one sliding window of requests. It is decided by this and window.lua alone: by what serves any, a
--- check of it takes Redis a quarter longer. Gives true, but nothing where an entry is not usual.
-local function serve_window(key, amount, period, first, entries)
+-- Whether an entry takes what it asks for.
+local byte = string.byte
+local HIT = byte('h')
+
+-- The usual limit is one sliding window. It is decided by this and window.lua alone: by what serves any, a check of it takes
+-- Redis a quarter longer. Gives true, but nothing where admit.lua has to look.
+local function serve_window(key, amount, period, usual, first, entries)
   window.key, window.period = key, period
   open_window(window)
   local total = window.total
@@ -28,10 +33,10 @@ local function serve_window(key, amount, period, first, entries)
   local used, asked, frees = window.used, nil, nil
   local reset = used > 0 and window.newest + period - now or 0
   for e = first, first + entries - 1 do
-    local entry, charges, cost = ARGV[e], true, 1
+    local entry, charges, cost = ARGV[e], true, usual
     if entry ~= 'hit -' then
-      local op, text = match(entry, '^(%l+) (%S+)$')
-      charges, cost = op == 'hit', text == '-' and 1 or tonumber(match(text, '^requests=(%d+)$'))
+      charges = byte(entry) == HIT
+      cost = entry == 'check -' and usual or tonumber(match(entry, '^%l(%d+)$'))
       if not cost or cost > amount then
         return
       end
@@ -63,7 +68,6 @@ end
 -- What any other key needs is made when the first comes.
 local function make_others()
   -- @include parts
-  -- @include costs
   -- @include tightest
   -- @include sliding_window
   -- @include fixed_windows
@@ -76,10 +80,15 @@ local function make_others()
     local limits = headers[header]
     if not limits then
       limits = { states = tonumber(header) }
+      local places, units = {}, 0
       for kind, unit, amount, period, drain in string.gmatch(header, '(%l%l) (%S+) (%d+) (%d+) (%d+)') do
+        if not places[unit] then
+          units = units + 1
+          places[unit] = units
+        end
         limits[#limits + 1] = {
           does = part_of(kind),
-          unit = unit,
+          place = places[unit],
           usual = unit == 'requests' and 1 or 0,
           amount = tonumber(amount),
           period = tonumber(period),
@@ -104,6 +113,9 @@ local function make_others()
     return limit.scale == 1 and limit.used or ceil(limit.used / limit.scale)
   end
 
+  -- One for all entries.
+  local costs = {}
+
   -- Gives true, but nothing where admit.lua has to look.
   local function serve(limits, state, first, entries)
     local count = #limits
@@ -119,11 +131,18 @@ local function make_others()
       end
     end
     for e = first, first + entries - 1 do
-      local op, text = read(ARGV[e])
-      local costs, verdict, binds, rest = costs_of(text), ALLOWED, count == 1 and 1 or 0, 0
+      local entry = ARGV[e]
+      local usual, verdict, binds, rest = entry == 'hit -' or entry == 'check -', ALLOWED, count == 1 and 1 or 0, 0
+      if not usual then
+        local place = 0
+        for cost in string.gmatch(entry, '%d+') do
+          place = place + 1
+          costs[place] = tonumber(cost)
+        end
+      end
       for n = 1, count do
         local limit = limits[n]
-        local cost = costs[limit.unit] or limit.usual
+        local cost = usual and limit.usual or costs[limit.place]
         local missing = cost > 0 and limit.used + (cost - limit.amount) * limit.scale or 0
         limit.cost = cost
         if missing > 0 then
@@ -138,7 +157,7 @@ local function make_others()
           end
         end
       end
-      if verdict == ALLOWED and op == 'hit' then
+      if verdict == ALLOWED and byte(entry) == HIT then
         rest = now
         for n = 1, count do
           local limit = limits[n]
@@ -175,13 +194,13 @@ local a, sign, state = 2, 0, ARGV[1] + 0
 -- Mostly nobody waits for any: one command tells.
 local quiet = call('EXISTS', unpack(KEYS, 1, state)) == 0
 
-local header, amount, period, limits, limits_of, serve
+local header, amount, period, cost, limits, limits_of, serve
 while ARGV[a] do
   -- Many groups of a call are configured alike.
   if ARGV[a] ~= header then
     header = ARGV[a]
-    amount, period = match(header, '^(%d+) (%d+)$')
-    amount, period = tonumber(amount), tonumber(period)
+    amount, period, cost = match(header, '^(%d+) (%d+) ([01])$')
+    amount, period, cost = tonumber(amount), tonumber(period), tonumber(cost)
     if not period then
       if not serve then
         limits_of, serve = make_others()
@@ -194,7 +213,7 @@ while ARGV[a] do
   sign = sign + 1
   if quiet or call('EXISTS', KEYS[sign]) == 0 then
     if period then
-      answered, usual = pcall(serve_window, KEYS[state + 1], amount, period, a + 2, entries)
+      answered, usual = pcall(serve_window, KEYS[state + 1], amount, period, cost, a + 2, entries)
     else
       answered, usual = pcall(serve, limits, state, a + 2, entries)
     end
