@@ -92,6 +92,29 @@ async def test_several_limits_are_charged_all_or_none_each_with_its_own_cost(url
         assert [limit.used for limit in (await limiter.status("a")).limits] == [2, 100, 2]
 
 
+@pytest.mark.parametrize(
+    ("limits", "cost", "used"),
+    [
+        ("100/minute", 7, [7]),
+        ("100 tokens/minute", {"tokens": 7}, [7]),
+        ("100 tokens/minute", 1, [0]),
+        ("100 tokens/minute fixed_window", {"tokens": 7}, [7]),
+        ("90/hour; 100/minute; 100 tokens/minute", {"tokens": 7}, [1, 1, 7]),
+        ("90/hour; 100/minute; 100 tokens/minute", {"requests": 2, "tokens": 7}, [2, 2, 7]),
+        ("90 tokens/hour; 100/minute; 100 bytes/day; 100 tokens/minute", {"bytes": 0, "tokens": 7}, [7, 1, 0, 7]),
+    ],
+)
+async def test_what_does_not_cost_the_usual_takes_the_short_way_too(
+    url: str, limits: str, cost: Any, used: list[int]
+) -> None:
+    async with RateLimiter(url, limits={"a": limits}) as limiter:
+        assert (await limiter.hit("a", cost=cost)).allowed
+        assert (await limiter.check("a", cost=cost)).allowed
+        # Were the short way not it, its next checks would take the long one.
+        assert limiter._key_of("a", None).busy == 0
+        assert [limit.used for limit in (await limiter.status("a")).limits] == used
+
+
 async def test_the_limit_that_denies_for_longest_binds(url: str) -> None:
     async with RateLimiter(url, limits={"a": "1/second; 1/hour"}) as limiter:
         await limiter.hit("a")
