@@ -33,7 +33,8 @@ COLOURS = (
     "#e98787",
     "#f3b8b8",
 )
-COLOUR = dict(zip(PEERS, COLOURS, strict=True))
+# Web apps, the last of them, are in no plot.
+COLOUR = dict(zip(PEERS, COLOURS, strict=False))
 STYLE = "text{font:12px system-ui,sans-serif;fill:#333}.t{font-size:15px;font-weight:600}.s{font-size:11px;fill:#777}"
 # p99s that a plot tells apart, ms.
 LEAST, MOST = 0.1, 10_000.0
@@ -80,7 +81,8 @@ def _throughput(found: dict[Workload, dict[str, Summary]], note: list[str]) -> s
         if workload == Workload(callers=workload.callers, keys=workload.keys) and workload.keys > 1:
             ratios = [(peer, one.ratio) for peer, one in peers.items() if one.ratio is not None]
             plural = "s" if workload.callers > 1 else ""
-            groups[f"{workload.callers} caller{plural}"] = [Bar(peer, *ratio) for peer, ratio in ratios]
+            keys = f", {workload.keys:,} keys" if workload.keys > Workload().keys else ""
+            groups[f"{workload.callers} caller{plural}{keys}"] = [Bar(peer, *ratio) for peer, ratio in ratios]
     title = f"Checks per second, as a multiple of raw {BASE}'s; closed loop, many keys"
     return _bars(title, groups, note)
 

@@ -14,7 +14,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One kind of work.
 
     `kind`: closed: callers that come back at once; open: Poisson arrivals, `rate` per second; wait: callers that wait
-    for `rate` per second; memory: what `requests` leave in Redis. `call`: check, acquire, submit or task.
+    for `rate` per second; memory: what `requests` leave in Redis. `call`: check, acquire, submit, task or endpoint.
     """
 
     kind: str = "closed"
@@ -135,6 +135,8 @@ def closed_workloads(*, quick: bool) -> list[Workload]:
         Workload(call="acquire"),
         Workload(call="submit"),
         Workload(call="task"),
+        Workload(call="endpoint", callers=1),
+        Workload(call="endpoint"),
     ]
 
 

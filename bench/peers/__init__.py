@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Peer(ABC):
     """One library at work; a key is a name, which has limits, and a subject of it."""
 
-    # Beside `check`: acquire (it waits), waiters (they are to be seen in Redis), submit and task (durable ones).
-    calls: ClassVar[tuple[str, ...]] = ()
+    # What it can do: check, acquire (it waits), waiters (they are to be seen in Redis), submit and task (durable ones),
+    # endpoint (of a web app, which is checked).
+    calls: ClassVar[tuple[str, ...]] = ("check",)
     # Whether several limits are checked in one atomic step.
     many_limits: ClassVar[bool] = False
     # Its keys of a name in Redis.
@@ -102,6 +103,9 @@ PEERS = {
     OURS: ("own", "Own", "ratelimit-async"),
     "ratelimit_async, fixed": ("own", "OwnFixed", "ratelimit-async"),
     "ratelimit_async, denials kept": ("own", "OwnKeepingDenials", "ratelimit-async"),
+    "FastAPI, no limiter": ("apps", "Plain", "fastapi"),
+    "FastAPI, slowapi": ("apps", "Slow", "slowapi"),
+    "FastAPI, ratelimit_async": ("apps", "Ours", "ratelimit-async"),
 }
 
 
@@ -125,7 +129,7 @@ def can(name: str, workload: Workload) -> bool:
     """Whether a peer has what a workload needs."""
     peer = load(name)
     return (
-        (workload.call == "check" or workload.call in peer.calls)
+        workload.call in peer.calls
         and (workload.limits == 1 or peer.many_limits)
         and (workload.denied > 0 or not peer.for_denials)
         and (workload.kind == "open" or not peer.for_arrivals)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Own(Peer):
     """The sliding window, all settings as they come."""
 
-    calls = ("acquire", "submit", "task", "waiters")
+    calls = ("check", "acquire", "submit", "task", "waiters")
     many_limits = True
     algorithm: ClassVar[Algorithm] = "sliding_window"
     options: ClassVar[dict[str, bool]] = {}
@@ -63,7 +63,7 @@ class Own(Peer):
 class OwnFixed(Own):
     """The fixed window."""
 
-    calls = ()
+    calls = ("check",)
     algorithm = "fixed_window"
     aligned = True
 

@@ -35,7 +35,7 @@ class Buckets(BucketFactory):
 class Pyrate(Peer):
     """Its log, exact but by the clients' clocks."""
 
-    calls = ("acquire",)
+    calls = ("check", "acquire")
     many_limits = True
     pattern = "bucket:{name}:*"
 

@@ -15,7 +15,7 @@ FOREVER = 3600.0
 class Sliding(Peer):
     """Its sliding window: an estimate from two counters, and the nearest that it has to an exact one."""
 
-    calls = ("acquire",)
+    calls = ("check", "acquire")
     aligned = True
     pattern = "*:{name}/*"
     using = RateLimiterType.SLIDING_WINDOW
@@ -53,5 +53,5 @@ class Sliding(Peer):
 class Fixed(Sliding):
     """Its counter per window."""
 
-    calls = ()
+    calls = ("check",)
     using = RateLimiterType.FIXED_WINDOW
