@@ -33,8 +33,8 @@ COLOURS = (
     "#e98787",
     "#f3b8b8",
 )
-# Web apps, the last of them, are in no plot.
-COLOUR = dict(zip(PEERS, COLOURS, strict=False))
+# Web apps are in no plot.
+COLOUR = dict(zip((peer for peer, (module, *_) in PEERS.items() if module != "apps"), COLOURS, strict=True))
 STYLE = "text{font:12px system-ui,sans-serif;fill:#333}.t{font-size:15px;font-weight:600}.s{font-size:11px;fill:#777}"
 # p99s that a plot tells apart, ms.
 LEAST, MOST = 0.1, 10_000.0

@@ -304,8 +304,8 @@ def check_cost(costs: Mapping[str, int], config: RateLimitConfig) -> None:
     """Refuse what no limit could ever allow."""
     for unit, most in config.most.items():
         if costs.get(unit, 0) > most:
-            limit = next(limit for limit in config.limits if limit.unit == unit and limit.most == most)
-            raise CostExceedsLimit(costs[unit], unit, str(limit))
+            limit = next(limit for limit in config.limits if costs.get(limit.unit, 0) > limit.most)
+            raise CostExceedsLimit(costs[limit.unit], limit.unit, str(limit))
 
 
 def decode_priority(priority: object, levels: int) -> int:

@@ -78,9 +78,9 @@ class Outage:
         self.queues: dict[Key, dict[int, Waiter]] = {}
         self._processes = processes
         self._held = held
-        self._shares: dict[bytes, list[Share]] = {}
-        self._paused: dict[bytes, float] = {}
-        self._running: dict[bytes, dict[int, Mapping[str, int]]] = {}
+        self._shares: dict[str, list[Share]] = {}
+        self._paused: dict[str, float] = {}
+        self._running: dict[str, dict[int, Mapping[str, int]]] = {}
 
     def hit(self, key: Key, costs: Mapping[str, int], error: RedisUnavailable, *, charges: bool = True) -> Decision:
         """Decide on what never waits as its configuration says, or raise the error that Redis gave."""
@@ -104,18 +104,18 @@ class Outage:
     def pause(self, key: Key, seconds: float) -> None:
         """Let nothing pass for a time, as an upstream asked that Redis cannot tell the others of."""
         _bound(self._paused)
-        self._paused[key.driver] = max(_now() + seconds, self._paused.get(key.driver, 0.0))
+        self._paused[key.label] = max(_now() + seconds, self._paused.get(key.label, 0.0))
 
     def own(self, grant: object, key: Key, seq: int) -> None:
         """Give back what a grant holds when nobody holds the grant any more."""
-        if seq in self._running.get(key.driver, ()):
+        if seq in self._running.get(key.label, ()):
             weakref.finalize(grant, self.release, key, seq).atexit = False
 
     def release(self, key: Key, seq: int) -> None:
         """Give back the slots of a call that ended; a second time does nothing."""
-        running = self._running.get(key.driver)
+        running = self._running.get(key.label)
         if running is not None and running.pop(seq, None) is not None and not running:
-            del self._running[key.driver]
+            del self._running[key.label]
 
     def forget(self) -> None:
         """Leave all to Redis again; what still runs still holds its slots, for the next outage."""
@@ -137,20 +137,20 @@ class Outage:
             for share in shares:
                 share.level -= costs.get(share.limit.unit, 0)
             if any(not share.rate for share in shares):
-                self._running.setdefault(key.driver, {})[seq] = costs
+                self._running.setdefault(key.label, {})[seq] = costs
         binds = min(shares, key=lambda share: share.level / share.capacity)
         return _made("ok", binds.limit, int(binds.level + _ROUNDING), 0.0, binds.reset_after)
 
     def _shares_of(self, key: Key, now: float) -> list[Share]:
-        shares = self._shares.pop(key.driver, None)
+        shares = self._shares.pop(key.label, None)
         if shares is None or [share.limit for share in shares] != list(key.config.limits):
             _bound(self._shares)
             shares = [Share(limit, self._processes(), now) for limit in key.config.limits]
         # Put back at the end: what was used longest ago is forgotten first.
-        self._shares[key.driver] = shares
+        self._shares[key.label] = shares
         held: dict[str, int] = {}
         if any(not share.rate for share in shares):
-            for costs in (self._held(key), *self._running.get(key.driver, {}).values()):
+            for costs in (self._held(key), *self._running.get(key.label, {}).values()):
                 for unit, cost in costs.items():
                     held[unit] = held.get(unit, 0) + cost
         for share in shares:
@@ -162,7 +162,7 @@ class Outage:
         until = key.paused_until
         if until < 0:
             return math.inf
-        return max(until / 1e6 - time.time(), self._paused.get(key.driver, 0.0) - now, 0.0)
+        return max(until / 1e6 - time.time(), self._paused.get(key.label, 0.0) - now, 0.0)
 
 
 def _made(
@@ -184,7 +184,7 @@ def _made(
     )
 
 
-def _bound(table: dict[bytes, Any]) -> None:
+def _bound(table: dict[str, Any]) -> None:
     if len(table) >= _MOST_KEYS:
         del table[next(iter(table))]
 

@@ -241,7 +241,7 @@ class Router:
         key = call.key
         if key is not None:
             if key.slot < 0:
-                key.slot = key_slot(key.driver)
+                key.slot = key_slot(key.sign)
             return key.slot
         if not call.script.name:
             return -1

@@ -315,7 +315,7 @@ class Scripts:
 
     async def status(self, key: Key, priority: int, costs: Mapping[str, int]) -> StatusReply:
         """Look at limits and queue."""
-        entry = (priority, _text(key, costs))
+        entry = (priority, encode_costs(costs, key.config.usual))
         reply = await self._executor.call(ALL["status"], key, entry)
         limits, depths, oldest, estimate, driven, pause, tasks = reply
         used = [(int(count), reset / 1e6) for count, reset in limits]
@@ -380,10 +380,6 @@ def _asked(op: str, script: Script, key: Key, costs: Mapping[str, int]) -> Entry
         return (f"{op} {encode_costs(costs, usual)}",)
     # Costs by place, not by unit: less to write, and half of it to read.
     return (op[0] + ",".join([str(costs.get(unit, cost)) for unit, cost in usual.items()]),)
-
-
-def _text(key: Key, costs: Mapping[str, int]) -> str:
-    return encode_costs(costs, key.config.usual)
 
 
 def _pause(seconds: float | None) -> int:

@@ -31,10 +31,10 @@ class Plain(Peer):
         """Make an app with an endpoint for each name."""
         self.app = FastAPI()
         self._passed = dict.fromkeys(self.policy, 0)
-        for name, limits in self.policy.items():
-            self.add(name, limits)
+        for name in self.policy:
+            self.add(name)
 
-    def add(self, name: str, limits: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
+    def add(self, name: str) -> None:
         """Add an endpoint."""
 
         @self.app.get(f"/{name}")
@@ -68,9 +68,9 @@ class Slow(Plain):
         self.app.state.limiter = self._limiter
         self.app.add_exception_handler(RateLimitExceeded, _rate_limit_exceeded_handler)  # type: ignore[arg-type]
 
-    def add(self, name: str, limits: tuple[tuple[int, int], ...]) -> None:
+    def add(self, name: str) -> None:
         """Add one that is decorated."""
-        amount, period = limits[0]
+        amount, period = self.policy[name][0]
 
         async def find(request: Request) -> dict[str, str]:  # noqa: ARG001 - slowapi needs it
             return FOUND
@@ -94,7 +94,7 @@ class Ours(Plain):
         await self._own.setup()
         install(self.app, self._own.limiter)
 
-    def add(self, name: str, limits: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
+    def add(self, name: str) -> None:
         """Add one that depends on it."""
 
         @self.app.get(f"/{name}", dependencies=[Depends(RateLimit(name, by=client_ip))])

@@ -191,6 +191,14 @@ local function make_others()
 
   -- @include run
 
+  -- Hits and checks mostly cost the usual, and look alike.
+  local function read(entry)
+    if entry == 'hit -' then
+      return 'hit', '-'
+    end
+    return match(entry, '^(%l+) (%S+) ?(.*)$')
+  end
+
   local REQUEST = '^(%l+) (%S+) (%S+) (%d+) (%-?%d+) (%d+) (%d)$'
   local serve_group = server(2, function(group, a)
     local op, text, turn, level, wait, joined, fast = match(ARGV[a], REQUEST)

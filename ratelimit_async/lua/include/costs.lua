@@ -14,11 +14,3 @@ local function costs_of(text)
   end
   return costs
 end
-
--- Hits and checks mostly cost the usual, and look alike.
-local function read(entry)
-  if entry == 'hit -' then
-    return 'hit', '-'
-  end
-  return match(entry, '^(%l+) (%S+) ?(.*)$')
-end
