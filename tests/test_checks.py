@@ -135,18 +135,15 @@ async def test_a_cost_that_can_never_pass_is_refused_at_once(url: str) -> None:
                 await call
 
 
-@pytest.mark.parametrize("limit", ["5/minute", "5/minute fixed_window"])
-async def test_of_several_limits_the_first_is_named_that_a_cost_can_never_pass() -> None:
-    async with RateLimiter("memory://", limits={"a": "5/minute; 9 tokens/minute; 3/hour; 7 tokens/hour"}) as limiter:
-        for cost, named in (
-            ({"tokens": 8}, "7 tokens/hour"),
-            (4, "3/hour"),
-            ({"requests": 6, "tokens": 10}, "5/minute"),
-        ):
+async def test_of_several_limits_the_first_is_named_that_a_cost_can_never_pass(url: str) -> None:
+    costs: dict[str, Any] = {"7 tokens/hour": {"tokens": 8}, "3/hour": 4, "5/minute": {"requests": 6, "tokens": 10}}
+    async with RateLimiter(url, limits={"a": "5/minute; 9 tokens/minute; 3/hour; 7 tokens/hour"}) as limiter:
+        for named, cost in costs.items():
             with pytest.raises(CostExceedsLimit, match=named):
                 await limiter.hit("a", cost=cost)
 
 
+@pytest.mark.parametrize("limit", ["5/minute", "5/minute fixed_window"])
 async def test_a_cost_beyond_an_amount_that_was_lowered_meanwhile_hurts_no_others_of_the_same_call(
     url: str, limit: str
 ) -> None:
