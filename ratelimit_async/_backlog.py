@@ -6,7 +6,7 @@ from collections import deque
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from ratelimit_async._batches import MOST_ENTRIES, Call
+from ratelimit_async._batches import MOST_ENTRIES, MOST_OF_CROWD, Call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,16 +65,20 @@ class Backlog:
         """
         queue = next((calls for calls in self._urgent.values() if calls), self.calls)
         script = queue[0].script
+        most, most_limits = script.most, script.most_limits
+        if script.lean and len(queue) > 2 * most:
+            # The other half gathers for the next.
+            most = most_limits = min(len(queue) // 2, MOST_OF_CROWD)
         batch: list[Call] = []
         key: Key | None = None
         limits = 0
-        while queue and len(batch) < script.most:
+        while queue and len(batch) < most:
             call = queue[0]
             if call.script is not script:
                 break
             # Opening the limits of a key is most of what its first entry costs; those of a key tend to come in a row.
             if call.key is not None and call.key is not key:
-                if limits >= script.most_limits:
+                if limits >= most_limits:
                     break
                 key = call.key
                 limits += key.form.limits

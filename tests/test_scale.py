@@ -76,6 +76,24 @@ async def test_script_calls_per_grant_do_not_grow_with_those_who_wait(own_server
 
 
 @pytest.mark.real_redis
+async def test_checks_of_a_crowd_travel_in_larger_batches_each_bounded(own_server: RedisServer) -> None:
+    async with RateLimiter(own_server.url, limits={"a": "1000/day"}, hooks=[]) as limiter:
+        for subjects in (640, 4):
+            await asyncio.gather(*(limiter.check("a", by=f"{subjects} {by}") for by in range(subjects)))
+            own_server.call("CONFIG", "RESETSTAT")
+            decisions = await asyncio.gather(*(limiter.hit("a", by=f"{subjects} {n % subjects}") for n in range(640)))
+            # Nine of 64 and two of 32; the processor may look meanwhile.
+            assert 10 <= calls_of(own_server) <= 14
+            assert sorted(1000 - decision.remaining for decision in decisions) == sorted(
+                n // subjects + 1 for n in range(640)
+            )
+            # Who fills no two batches is not kept from going in two at once.
+            own_server.call("CONFIG", "RESETSTAT")
+            await asyncio.gather(*(limiter.check("a", by=by) for by in range(64)))
+            assert 2 <= calls_of(own_server) <= 4
+
+
+@pytest.mark.real_redis
 async def test_looking_through_a_long_queue_takes_a_call_per_page(own_server: RedisServer) -> None:
     # With a lease so long, the timer asks nothing meanwhile.
     async with scale.waiting(own_server, 2500, 1, lease=600) as (limiter, _):
