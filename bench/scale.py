@@ -31,6 +31,8 @@ PLENTY = 1_000_000_000
 # What 100 bytes of arguments are, once they are encoded.
 PAYLOAD = "x" * 97
 MOST_WAITING = QueueConfig(max_size=1_000_000)
+# Seconds: each lease is renewed several times in them.
+KEPT = 10.0
 
 
 # ---- checks ----
@@ -298,8 +300,18 @@ async def grants(server: RedisServer, waiters: int, keys: int, limit: str) -> Co
     return meter.cost
 
 
+async def kept(server: RedisServer, waiters: int, keys: int, seconds: float = KEPT) -> Cost:
+    """Let so many wait for a while in which nobody is granted."""
+    server.call("FLUSHALL")
+    meter = Meter(server)
+    async with waiting(server, waiters, keys):
+        with meter.running():
+            await asyncio.sleep(seconds)
+    return meter.cost
+
+
 async def syncs(server: RedisServer, waiters: int, keys: int) -> tuple[Cost, Cost]:
-    """Renew the leases of so many that wait; and look besides for what Redis forgot."""
+    """Ask for the state of so many that wait; and look besides for what Redis forgot."""
     server.call("FLUSHALL")
     meter = Meter(server)
     costs: list[Cost] = []
@@ -391,8 +403,9 @@ async def report_waiting(server: RedisServer) -> None:
         _print_cost("granted, one key, 10 % per 0.3 s", n, await grants(server, n, 1, f"{n // 10} per 0.3 seconds"))
     for n, (what, per_key) in itertools.product(many, (("10 per key", 10), ("one key", 0))):
         keys = n // per_key if per_key else 1
+        _print_cost(f"kept for {KEPT:g} s, {what}", n, await kept(server, n, keys))
         plain, scan = await syncs(server, n, keys)
-        _print_cost(f"lease renewed, {what}", n, plain)
+        _print_cost(f"asked for, {what}", n, plain)
         _print_cost(f"looked for, {what}", n, scan)
         _print_cost(f"forgotten by Redis, {what}", n, await forgotten(server, n, keys, []))
         _print_cost(f"cancelled at once, {what}", n, await cancellations(server, n, keys))

@@ -43,6 +43,8 @@ class Caller(Protocol):
     on_next: Callable[[Key, float], None]
     on_connected: Callable[[], None]
     head: tuple[Argument, ...]
+    # Keys of a script that takes many in one entry.
+    most_keys: int
 
     def call(
         self, script: Script, key: Key | None, entry: tuple[Argument, ...], *, replayable: bool = True

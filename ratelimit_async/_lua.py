@@ -81,14 +81,14 @@ ALL = {
     name: Script(
         name,
         source,
-        grouped=name not in ("control", "index", "survey"),
+        grouped=name not in ("control", "index", "renew", "survey"),
         most=_MOST.get(name, MOST_ENTRIES),
         most_limits=_MOST_LIMITS.get(name, MOST_ENTRIES),
         tells_again=name in ("admit", "adjust", "claim", "sync", "task"),
         durable=name in ("grant", "status", "task"),
         # Each is about requests whose earlier calls have been answered. Behind a flood of newcomers, who is granted
-        # would be gone before it hears of it.
-        urgent=name in ("grant", "claim", "withdraw"),
+        # would be gone before it hears of it, and who waits would lose its lease.
+        urgent=name in ("grant", "claim", "renew", "withdraw"),
         lean=name == "quick",
     )
     for name, source in sorted(_sources().items())

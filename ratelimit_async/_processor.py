@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import random
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ratelimit_async._errors import RedisUnavailable
 from ratelimit_async._events import Failed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key
     from ratelimit_async._scripts import Scripts
 
 __all__ = ["Processor"]
+
+# Looks a second at queues of which nothing was heard: each takes Redis about 0.1 ms.
+_LOOKS = 200
 
 
 class Processor:
@@ -31,7 +38,9 @@ class Processor:
         self._batch_size = batch_size
         self._emit = emit
         self._poll_interval = poll_interval
-        self._due: dict[bytes, tuple[float, Key]] = {}
+        self._phase = random.random() * poll_interval
+        # When to look at a queue and, by then or earlier, at least renew the lease on its key.
+        self._due: dict[bytes, tuple[float, float, Key]] = {}
         self._heap: list[tuple[float, int, bytes]] = []
         self._order = itertools.count()
         # Keys whose grants are under way: they are due again once Redis has said when.
@@ -40,12 +49,24 @@ class Processor:
 
     def schedule(self, key: Key, seconds: float) -> None:
         """Look at a key's queue in so many seconds, or earlier if that was said before."""
-        due = asyncio.get_running_loop().time() + min(seconds, self._poll_interval)
+        now = asyncio.get_running_loop().time()
+        # One that drives many looks at each less often than it has to renew its leases.
+        longest = max(self._poll_interval, len(self._due) / _LOOKS)
+        look = now + seconds if seconds < longest else self._together(now + longest)
         known = self._due.get(key.driver)
-        if known is None or due < known[0]:
-            self._due[key.driver] = due, key
-            heapq.heappush(self._heap, (due, next(self._order), key.driver))
+        if known is None or look < known[1]:
+            self._plan(key, now, look)
             self._wake.set()
+
+    def _plan(self, key: Key, now: float, look: float) -> None:
+        due = min(look, self._together(now + self._poll_interval))
+        self._due[key.driver] = due, look, key
+        heapq.heappush(self._heap, (due, next(self._order), key.driver))
+
+    def _together(self, when: float) -> float:
+        """Choose a time for what nobody waits for, not after that: of many keys the same, and not of all processes."""
+        step = self._poll_interval / 4
+        return when - (when - self._phase) % step
 
     async def run(self) -> None:
         """Serve for ever."""
@@ -76,7 +97,7 @@ class Processor:
         await asyncio.gather(*(self._scripts.resign(key) for key in keys))
 
     def _driven(self) -> list[Key]:
-        return list(dict.fromkeys((*self._granting, *(key for _, key in self._due.values()))))
+        return list(dict.fromkeys((*self._granting, *(key for _, _, key in self._due.values()))))
 
     async def _sleep(self) -> None:
         self._wake.clear()
@@ -89,15 +110,34 @@ class Processor:
                 timer.cancel()
 
     def _take_due(self, now: float) -> list[Key]:
+        """Give the keys whose queues are to be looked at; on others whose time has come the leases are renewed."""
         keys: list[Key] = []
+        kept: list[Key] = []
         while self._heap and self._heap[0][0] <= now:
             due, _, driver = heapq.heappop(self._heap)
             known = self._due.get(driver)
             # An earlier time was said since: this one is void.
-            if known is not None and known[0] == due:
+            if known is None or known[0] != due:
+                continue
+            _, look, key = known
+            if look <= now:
                 del self._due[driver]
-                keys.append(known[1])
+                keys.append(key)
+            else:
+                self._plan(key, now, look)
+                kept.append(key)
+        if kept:
+            for some, sent in self._scripts.renew(kept, drives=True):
+                sent.add_done_callback(partial(self._on_renewed, some))
         return keys
+
+    def _on_renewed(self, keys: Sequence[Key], sent: asyncio.Future[list[int]]) -> None:
+        # Whatever kept it from being answered: the next renewal, or look, finds out.
+        if sent.cancelled() or sent.exception() is not None:
+            return
+        for key, renewed in zip(keys, sent.result(), strict=True):
+            if not renewed:
+                self.schedule(key, 0)
 
     async def _grant(self, keys: list[Key]) -> None:
         self.runs += 1

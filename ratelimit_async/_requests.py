@@ -55,8 +55,8 @@ _MOST_UNTOLD = 10_000
 class Requests:
     """Sends requests, keeps those without an end, and ends them."""
 
-    def __init__(self, scripts: Scripts, client: str, processes: Callable[[], int], emit: Emit) -> None:
-        """Start with none; `processes`: how many share the limits in an outage."""
+    def __init__(self, scripts: Scripts, client: str, processes: Callable[[], int], turns: int, emit: Emit) -> None:
+        """Start with none; `processes`: how many share the limits in an outage; `turns`: see `renew`."""
         self.scripts = scripts
         self.emit = emit
         self.holds = Holds(scripts)
@@ -68,6 +68,7 @@ class Requests:
         self._waiting: dict[Key, dict[int, Waiter]] = {}
         self._background: set[asyncio.Future[Any]] = set()
         self._doubtful = False
+        self._turn, self._turns = 0, turns
         # Bound once, not for each waiter.
         self._on_timeout = self._expire
         # With the turn that is withdrawn: it may be requested again meanwhile, in another one.
@@ -224,14 +225,38 @@ class Requests:
             sent = self.scripts.claim(key, [waiter.turn for waiter in waiters])
             sent.add_done_callback(partial(self._on_claim, [(waiter, waiter.turns) for waiter in waiters]))
 
+    async def renew(self) -> None:
+        """Renew the leases of everything that waits, and ask for the state of what may have changed.
+
+        Of so many turns, each asks for the state of some besides, so that what they left in Redis lives on.
+        """
+        if self._doubtful:
+            await self.sync(scan=True)
+            return
+        self._turn = (self._turn + 1) % self._turns
+        asked = {key for key in self._waiting if hash(key.label) % self._turns == self._turn}
+        jobs = list(self.scripts.renew([*self._waiting], drives=False))
+        try:
+            replies = await asyncio.gather(*(sent for _, sent in jobs))
+        except RateLimitError:
+            self._doubtful = True
+            raise
+        for (keys, _), reply in zip(jobs, replies, strict=True):
+            asked.update(key for key, renewed in zip(keys, reply, strict=True) if not renewed)
+        await self._sync_keys(asked, scan=False)
+
     async def sync(self, *, scan: bool) -> None:
         """Renew the leases and ask for the state of everything that waits.
 
         With `scan`, requests that Redis has forgotten go back to their places.
         """
         scan, self._doubtful = scan or self._doubtful, False
+        await self._sync_keys(self._waiting, scan=scan)
+
+    async def _sync_keys(self, keys: Iterable[Key], *, scan: bool) -> None:
         jobs: list[tuple[Key, list[int]]] = []
-        for key, waiters in self._waiting.items():
+        for key in keys:
+            waiters = self._waiting.get(key, {})
             # What is found or put back goes by priority, as it would have without a loss.
             seqs = sorted(waiters, key=lambda seq: waiters[seq].priority)
             jobs += [(key, seqs[i : i + MOST_IDS]) for i in range(0, len(seqs), MOST_IDS)]

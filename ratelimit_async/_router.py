@@ -110,6 +110,9 @@ class NodeExecutor(Executor):
 class Router:
     """Sends script calls to the nodes that own their slots; has the face of an executor."""
 
+    # Each key has a slot of its own.
+    most_keys = 1
+
     def __init__(
         self, source: ClusterSource, scripts: tuple[Script, ...], command_timeout: float, emit: Emit, replicas: int = 0
     ) -> None:

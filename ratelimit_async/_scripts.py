@@ -14,7 +14,7 @@ from ratelimit_async._values import Decision
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from ratelimit_async._batches import Entry, Script
@@ -122,6 +122,7 @@ class Scripts:
         self._executor = executor
         self._channels = channels
         self._client = client
+        self._leases = int(client_lease * 1e6), int(driver_lease * 1e3)
         self._alive = int(_ALIVE * client_lease * 1e6) if counts else 0
         # us after which a task that no worker has is given up.
         self.grace = int(grace * 1e6)
@@ -300,6 +301,17 @@ class Scripts:
         entry = (int(scan), " ".join(map(str, seqs)))
         held, ready, lost, long = await self._executor.call(ALL["sync"], key, entry)
         return Sync(bool(held), [int(seq) for seq in ready], [int(seq) for seq in lost], bool(long))
+
+    def renew(self, keys: Sequence[Key], *, drives: bool) -> Iterator[tuple[Sequence[Key], asyncio.Future[list[int]]]]:
+        """Renew the leases on keys that this client waits on, or drives: some at a time; 0 for each that was not."""
+        op, names, lease = ("drive", 1, self._leases[1]) if drives else ("wait", 3, self._leases[0])
+        most = self._executor.most_keys
+        for start in range(0, len(keys), most):
+            some = keys[start : start + most]
+            # Driver, clients and records come first.
+            named = [name for key in some for name in key.redis[:names]]
+            entry: Entry = (len(named), *named, op, self._client, lease)
+            yield some, self._executor.call(ALL["renew"], some[0], entry)
 
     async def placed(self, key: Key) -> set[int]:
         """Look through a queue, however long; the numbers of this client's requests that stand in it."""

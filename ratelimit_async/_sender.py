@@ -59,6 +59,8 @@ class Sender:
     # Batches on the wire at once: enough to keep the server busy, few enough that calls gather behind them. By itself a
     # batch costs the server as much as some checks in it, so behind two of them calls gather until they fill one.
     most_batches, most_unfilled = 4, 2
+    # Keys of a script that takes many in one entry: some 0.3 ms.
+    most_keys = 64
 
     def __init__(self, source: Source, command_timeout: float, replicas: int) -> None:
         """Take whom errors are of; `replicas` have to confirm every call."""

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+# Seconds within which Redis is asked for the state of each request that waits: a third of what it is kept for.
+_ASKED = 20.0
+
 
 class Session:
     """The running half of a limiter; belongs to one event loop."""
@@ -82,7 +85,8 @@ class Session:
             counts=counts,
         )
         self.control = Control(self.scripts, names, catalog, self, settings.lease)
-        self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, emit)
+        turns = max(1, int(_ASKED * 3 / settings.lease))
+        self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, turns, emit)
         self.checks = Checks(self.scripts, lambda: self.replies_alive, self.requests.outage, events)
         self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval, emit)
         self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.task_grace)
@@ -353,7 +357,7 @@ class Session:
             await self._read_control()
             with contextlib.suppress(RateLimitError):
                 await asyncio.gather(
-                    self.requests.sync(scan=False),
+                    self.requests.renew(),
                     self.requests.holds.renew(),
                     self.worker.tick(),
                     self.task_tickets.tick(),

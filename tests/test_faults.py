@@ -129,15 +129,15 @@ async def test_grants_that_nobody_claims_go_to_the_next(
         assert session is not None
         lost = await deaf.submit("full", number, 0)
         monkeypatch.setattr(session.requests, "on_ids", lambda _seqs: None)
-        monkeypatch.setattr(session.requests, "sync", _no_sync)
+        monkeypatch.setattr(session.requests, "renew", _renew_nothing)
         next_one = await limiter.submit("full", number, 1)
         await limiter.resume("full")
         assert await next_one == 1
         assert not lost.done
 
 
-async def _no_sync(*, scan: bool) -> None:
-    assert scan in (True, False)
+async def _renew_nothing() -> None:
+    await asyncio.sleep(0)
 
 
 async def test_an_error_of_redis_reaches_the_caller_as_one_of_ours(own_server: RedisServer) -> None:

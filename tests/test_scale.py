@@ -94,6 +94,95 @@ async def test_checks_of_a_crowd_travel_in_larger_batches_each_bounded(own_serve
 
 
 @pytest.mark.real_redis
+async def test_who_waits_on_many_keys_renews_its_leases_by_few_calls(own_server: RedisServer) -> None:
+    async with scale.waiting(own_server, 640, 640, lease=600) as (limiter, _):
+        live = limiter._live()
+        # Of the turns in which each is asked for, too: in none of these.
+        live.requests._turns = 1_000_000
+        own_server.call("CONFIG", "RESETSTAT")
+        await live.requests.renew()
+        # Of 64 keys each; the processor may renew its own once meanwhile.
+        assert 10 <= calls_of(own_server) <= 10 + 11
+        assert calls_of(own_server, "hmget") == 0
+        await live.requests.sync(scan=False)
+        assert calls_of(own_server, "hmget") == 640
+
+
+@pytest.mark.real_redis
+async def test_who_drives_many_keys_looks_at_some_and_keeps_its_leases_on_all(own_server: RedisServer) -> None:
+    limits = {"a": LONG}
+    async with RateLimiter(own_server.url, limits=limits, hooks=[], poll_interval=0.2) as limiter:
+        subjects = range(600)
+        await asyncio.gather(*(limiter.hit("a", by=by) for by in subjects))
+        tickets = await asyncio.gather(*(limiter.submit("a", number, by, by=by, timeout=None) for by in subjects))
+        own_server.call("CONFIG", "RESETSTAT")
+        drivers = [limiter._key_of("a", by).driver for by in subjects]
+        loop = asyncio.get_running_loop()
+        begun, held = loop.time(), list[int]()
+        while loop.time() < begun + 2:
+            held.append(int(own_server.call("EXISTS", *drivers)))
+            await asyncio.sleep(0.05)
+        # Each look writes who drives the key: ten of each, if it were looked at as often as its lease is renewed.
+        looks = calls_of(own_server, "set")
+        assert 100 < looks < 600 * 4
+        # A machine that stands still for longer than a lease lets some of them go, for a moment.
+        assert sorted(held)[len(held) // 4] == 600
+        for ticket in tickets:
+            ticket.cancel()
+
+
+async def test_a_lease_that_is_gone_is_taken_again_and_what_was_not_told_is_found(url: str) -> None:
+    limits = {"a": "2/day"}
+    async with RateLimiter(url, limits=limits, hooks=[], lease=600, poll_interval=600) as limiter:
+        requests, processor = limiter._live().requests, limiter._live().processor
+        requests._turns = 1_000_000
+        await limiter.hit("a", cost=2)
+        ticket = await limiter.submit("a", number, 7)
+        key = limiter._key_of("a", None)
+        driver, clients, records = key.redis[:3]
+        async with client_of(url) as client:
+
+            async def lease() -> float:
+                return float(await client.zscore(clients, limiter._live().client) or 0)
+
+            before = await lease()
+            await requests.renew()
+            assert await lease() > before
+            # Nobody drives it: whoever waits does from then on.
+            await client.delete(driver)
+            await requests.renew()
+            assert await client.exists(driver) == 1
+            # Its lease lapsed: it is asked whether its requests still stand, and they are put back.
+            await client.zrem(clients, limiter._live().client)
+            await client.delete("{rl:a:}:q0", "{rl:a:}:q1", "{rl:a:}:q2")
+            await requests.renew()
+            await eventually(lambda: depth_is(limiter, "a", 1))
+            assert await lease() >= before
+            # Nobody heard of the grant.
+            on_ids, requests.on_ids = requests.on_ids, lambda _seqs: None
+            await limiter.reset("a")
+            processor.schedule(key, 0)
+            await eventually(lambda: client.exists(records))
+            requests.on_ids = on_ids
+            await requests.renew()
+            assert await ticket == 7
+
+
+async def test_leases_are_renewed_before_a_flood_that_came_earlier(url: str) -> None:
+    limits = {"a": LONG, "b": "1000000/day"}
+    async with RateLimiter(url, limits=limits, hooks=[], lease=600, poll_interval=600) as limiter:
+        await limiter.hit("a")
+        ticket = await limiter.submit("a", number, 1)
+        limiter._live().requests._turns = 1_000_000
+        flood = [asyncio.ensure_future(limiter.hit("b", by=by)) for by in range(3000)]
+        await asyncio.sleep(0)
+        await limiter._live().requests.renew()
+        assert not all(hit.done() for hit in flood)
+        await asyncio.gather(*flood)
+        ticket.cancel()
+
+
+@pytest.mark.real_redis
 async def test_looking_through_a_long_queue_takes_a_call_per_page(own_server: RedisServer) -> None:
     # With a lease so long, the timer asks nothing meanwhile.
     async with scale.waiting(own_server, 2500, 1, lease=600) as (limiter, _):
