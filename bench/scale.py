@@ -401,6 +401,8 @@ async def report_waiting(server: RedisServer) -> None:
         _print_cost("granted, 10 per key, 2/s each", n, await grants(server, n, n // 10, "1 per 0.5 seconds"))
     for n in many:
         _print_cost("granted, one key, 10 % per 0.3 s", n, await grants(server, n, 1, f"{n // 10} per 0.3 seconds"))
+    for n in many:
+        _print_cost(f"kept for {KEPT:g} s, a key each", n, await kept(server, n, n))
     for n, (what, per_key) in itertools.product(many, (("10 per key", 10), ("one key", 0))):
         keys = n // per_key if per_key else 1
         _print_cost(f"kept for {KEPT:g} s, {what}", n, await kept(server, n, keys))

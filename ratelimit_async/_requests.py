@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key, Reconfigured
+    from ratelimit_async._leases import Rounds
     from ratelimit_async._scripts import Admission, Charged, Scripts
 
     ReadAdmission = Callable[[Key, list[Any]], Admission]
@@ -55,8 +56,8 @@ _MOST_UNTOLD = 10_000
 class Requests:
     """Sends requests, keeps those without an end, and ends them."""
 
-    def __init__(self, scripts: Scripts, client: str, processes: Callable[[], int], turns: int, emit: Emit) -> None:
-        """Start with none; `processes`: how many share the limits in an outage; `turns`: see `renew`."""
+    def __init__(self, scripts: Scripts, client: str, processes: Callable[[], int], rounds: Rounds, emit: Emit) -> None:
+        """Start with none; `processes`: how many share the limits in an outage."""
         self.scripts = scripts
         self.emit = emit
         self.holds = Holds(scripts)
@@ -68,7 +69,7 @@ class Requests:
         self._waiting: dict[Key, dict[int, Waiter]] = {}
         self._background: set[asyncio.Future[Any]] = set()
         self._doubtful = False
-        self._turn, self._turns = 0, turns
+        self._rounds = rounds
         # Bound once, not for each waiter.
         self._on_timeout = self._expire
         # With the turn that is withdrawn: it may be requested again meanwhile, in another one.
@@ -226,23 +227,16 @@ class Requests:
             sent.add_done_callback(partial(self._on_claim, [(waiter, waiter.turns) for waiter in waiters]))
 
     async def renew(self) -> None:
-        """Renew the leases of everything that waits, and ask for the state of what may have changed.
-
-        Of so many turns, each asks for the state of some besides, so that what they left in Redis lives on.
-        """
+        """Renew the leases of everything that waits, and ask for the state of what may have changed."""
         if self._doubtful:
             await self.sync(scan=True)
             return
-        self._turn = (self._turn + 1) % self._turns
-        asked = {key for key in self._waiting if hash(key.label) % self._turns == self._turn}
-        jobs = list(self.scripts.renew([*self._waiting], drives=False))
+        keys = list(self._waiting)
         try:
-            replies = await asyncio.gather(*(sent for _, sent in jobs))
+            asked = await self._rounds.go(keys, self.scripts.renew(keys, drives=False))
         except RateLimitError:
             self._doubtful = True
             raise
-        for (keys, _), reply in zip(jobs, replies, strict=True):
-            asked.update(key for key, renewed in zip(keys, reply, strict=True) if not renewed)
         await self._sync_keys(asked, scan=False)
 
     async def sync(self, *, scan: bool) -> None:

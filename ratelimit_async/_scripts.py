@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ratelimit_async._batches import HIT
+from ratelimit_async._leases import renewals
 from ratelimit_async._lua import ALL
 from ratelimit_async._spelling import encode_costs
 from ratelimit_async._values import Decision
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ratelimit_async._batches import Entry, Script
     from ratelimit_async._deployment import Caller
     from ratelimit_async._keys import Key
+    from ratelimit_async._leases import Renewal
     from ratelimit_async._resumption import Resumption
     from ratelimit_async._values import Reason
 
@@ -302,16 +304,11 @@ class Scripts:
         held, ready, lost, long = await self._executor.call(ALL["sync"], key, entry)
         return Sync(bool(held), [int(seq) for seq in ready], [int(seq) for seq in lost], bool(long))
 
-    def renew(self, keys: Sequence[Key], *, drives: bool) -> Iterator[tuple[Sequence[Key], asyncio.Future[list[int]]]]:
-        """Renew the leases on keys that this client waits on, or drives: some at a time; 0 for each that was not."""
+    def renew(self, keys: Sequence[Key], *, drives: bool) -> Iterator[Renewal]:
+        """Renew the leases on keys that this client waits on, or drives."""
+        # Driver, clients and records come first.
         op, names, lease = ("drive", 1, self._leases[1]) if drives else ("wait", 3, self._leases[0])
-        most = self._executor.most_keys
-        for start in range(0, len(keys), most):
-            some = keys[start : start + most]
-            # Driver, clients and records come first.
-            named = [name for key in some for name in key.redis[:names]]
-            entry: Entry = (len(named), *named, op, self._client, lease)
-            yield some, self._executor.call(ALL["renew"], some[0], entry)
+        return renewals(self._executor, keys, lambda key: key.redis[:names], op, self._client, lease)
 
     async def placed(self, key: Key) -> set[int]:
         """Look through a queue, however long; the numbers of this client's requests that stand in it."""

@@ -14,6 +14,7 @@ from ratelimit_async._deployment import executor_of
 from ratelimit_async._errors import NotStarted, RateLimitError, RequestCancelled, WrongEventLoop
 from ratelimit_async._events import Failed
 from ratelimit_async._grants import Running
+from ratelimit_async._leases import Rounds
 from ratelimit_async._lua import ALL
 from ratelimit_async._processor import Processor
 from ratelimit_async._replies import Listener
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from ratelimit_async._waiter import Waiter
 
 __all__ = ["Session"]
-
-# Seconds within which Redis is asked for the state of each request that waits: a third of what it is kept for.
-_ASKED = 20.0
 
 
 class Session:
@@ -85,11 +83,11 @@ class Session:
             counts=counts,
         )
         self.control = Control(self.scripts, names, catalog, self, settings.lease)
-        turns = max(1, int(_ASKED * 3 / settings.lease))
-        self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, turns, emit)
+        rounds = Rounds(settings.lease)
+        self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, rounds, emit)
         self.checks = Checks(self.scripts, lambda: self.replies_alive, self.requests.outage, events)
         self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval, emit)
-        self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.task_grace)
+        self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.lease, settings.task_grace)
         self.task_tickets = TaskTickets(self.task_scripts, emit, self._spawn)
         self.worker = Worker(
             self.scripts,

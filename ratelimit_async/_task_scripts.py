@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ratelimit_async._errors import DurabilityUnknown
+from ratelimit_async._leases import renewals
 from ratelimit_async._lua import ALL
 from ratelimit_async._sender import Unconfirmed
 from ratelimit_async._spelling import escape_word, plain_word, task_id
@@ -14,10 +15,11 @@ from ratelimit_async._tasks import MOST_BYTES
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ratelimit_async._deployment import Caller
     from ratelimit_async._keys import Key
+    from ratelimit_async._leases import Renewal
 
 __all__ = ["Begun", "DeadTask", "Outcome", "Submission", "TaskScripts", "Work"]
 
@@ -93,12 +95,12 @@ class DeadTask(msgspec.Struct, frozen=True):
 class TaskScripts:
     """The operations of task.lua and index.lua, called through the executor."""
 
-    def __init__(self, executor: Caller, client: str, index: str, grace: float) -> None:
-        """Say who calls; grace in seconds."""
+    def __init__(self, executor: Caller, client: str, index: str, lease: float, grace: float) -> None:
+        """Say who calls; lease and grace in seconds."""
         self._executor = executor
         self._client = client
         self._index = index
-        self._grace = int(grace * 1e6)
+        self._lease, self._grace = int(lease * 1e6), int(grace * 1e6)
 
     async def submit(self, key: Key, task: Submission, *, told: bool, executor: Caller | None = None) -> Outcome:
         """Submit a task, or find the one of this id; `executor`: one that waits for replicas."""
@@ -150,6 +152,19 @@ class TaskScripts:
         held = " ".join(f"{begun.own} {begun.token} {begun.costs if holds else '.'}" for begun, holds in running)
         left, lost, granted = await self._call(key, "work", "", room, names, held, self._grace)
         return Work(int(left), [own.decode() for own in lost], [own.decode() for own in granted])
+
+    def renew(self, keys: Sequence[Key], room: int, names: str) -> Iterator[Renewal]:
+        """Renew what `work` says of keys of which nothing runs here."""
+        return renewals(
+            self._executor,
+            keys,
+            lambda key: (key.driver, key.durable[1]),
+            "work",
+            self._client,
+            self._lease,
+            room,
+            names,
+        )
 
     async def outcome(self, key: Key, own: str, *, told: bool) -> Outcome:
         """Ask what became of a task; `told`: and be told of its end."""

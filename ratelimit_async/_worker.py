@@ -15,6 +15,7 @@ from ratelimit_async._due import due, left
 from ratelimit_async._errors import RateLimitError, RedisUnavailable, Retry, RetryAfter
 from ratelimit_async._events import Dead, Finished, Lost, Paused, Released, Retried, Started
 from ratelimit_async._functions import call_function
+from ratelimit_async._leases import Rounds
 from ratelimit_async._spelling import encode_costs, parse_label, task_id
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Worker:
         self._registry = registry
         self._slots = slots
         self._lease = lease
+        self._rounds = Rounds(lease)
         self._running = running
         self._emit = emit
         self._open = False
@@ -176,7 +178,23 @@ class Worker:
             await self._look()
         doubtful, self._doubtful = self._doubtful, False
         await self._decline_old()
-        await asyncio.gather(*(self._work(key, doubtful=doubtful) for key in list(self._keys)))
+        keys = self._keys if doubtful else await self._renew()
+        await asyncio.gather(*(self._work(key, doubtful=doubtful) for key in list(keys)))
+
+    async def _renew(self) -> set[Key]:
+        """Say again what was said of keys of which nothing is here; gives those of which there is more to say."""
+        idle = [key for key in self._keys if key not in self._load]
+        room = 0
+        for key in idle:
+            # The same for all.
+            room = self._room_for(key)
+        asked = await self._rounds.go(idle, self._tasks.renew(idle, room, self._registry.words))
+        now = asyncio.get_running_loop().time()
+        for key in idle:
+            # Somebody drives it: it has tasks.
+            if key not in asked:
+                self._keys[key] = now
+        return asked.union(key for key in self._keys if key in self._load)
 
     async def stop(self) -> None:
         """Take no more tasks."""

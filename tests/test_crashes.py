@@ -164,7 +164,7 @@ async def test_waiting_requests_whose_replies_were_lost_run_once_and_are_charged
             proxy.swallow(ALL[script].sha)
         elif script == "sync":
             # Otherwise each is asked for in one turn of many.
-            limiter._live().requests._turns = 1
+            limiter._live().requests._rounds.rounds = 1
         tickets = [await limiter.submit("a", call, n) for n in range(5)]
         if script != "admit":
             proxy.swallow(ALL[script].sha)

@@ -36,7 +36,7 @@ FLOORS = [
     }
     | {"_tasks", "_tracing"},
     {"_sentinel", "_cluster", "_router"},
-    {"_deployment", "_lua", "_scripts", "_task_scripts", "_survey"},
+    {"_deployment", "_leases", "_lua", "_scripts", "_task_scripts", "_survey"},
     {
         "_checks",
         "_control",

@@ -98,7 +98,7 @@ async def test_who_waits_on_many_keys_renews_its_leases_by_few_calls(own_server:
     async with scale.waiting(own_server, 640, 640, lease=600) as (limiter, _):
         live = limiter._live()
         # Of the turns in which each is asked for, too: in none of these.
-        live.requests._turns = 1_000_000
+        live.requests._rounds.rounds = 1_000_000
         own_server.call("CONFIG", "RESETSTAT")
         await live.requests.renew()
         # Of 64 keys each; the processor may renew its own once meanwhile.
@@ -135,7 +135,7 @@ async def test_a_lease_that_is_gone_is_taken_again_and_what_was_not_told_is_foun
     limits = {"a": "2/day"}
     async with RateLimiter(url, limits=limits, hooks=[], lease=600, poll_interval=600) as limiter:
         requests, processor = limiter._live().requests, limiter._live().processor
-        requests._turns = 1_000_000
+        requests._rounds.rounds = 1_000_000
         await limiter.hit("a", cost=2)
         ticket = await limiter.submit("a", number, 7)
         key = limiter._key_of("a", None)
@@ -168,12 +168,69 @@ async def test_a_lease_that_is_gone_is_taken_again_and_what_was_not_told_is_foun
             assert await ticket == 7
 
 
+@pytest.mark.real_redis
+async def test_a_worker_of_many_keys_renews_its_leases_by_few_calls(own_server: RedisServer) -> None:
+    limiter = RateLimiter(own_server.url, limits={"a": LONG}, hooks=[], lease=600, poll_interval=600)
+    work = limiter.task("work")(_work)
+    async with limiter:
+        subjects = range(320)
+        await asyncio.gather(*(limiter.hit("a", by=by) for by in subjects))
+        tickets = await asyncio.gather(*(limiter.submit("a", work, by, by=by) for by in subjects))
+        worker = limiter._live().worker
+        await eventually(lambda: len(worker._keys) == 320)
+        await worker.tick()
+        worker._rounds.rounds = 1_000_000
+        own_server.call("CONFIG", "RESETSTAT")
+        await worker.tick()
+        assert 5 <= calls_of(own_server) <= 8
+        assert calls_of(own_server, "zcard") == 0
+        for ticket in tickets:
+            ticket.cancel()
+
+
+async def test_a_worker_that_was_forgotten_or_has_room_again_says_more_than_that_it_lives(url: str) -> None:
+    limiter = RateLimiter(url, limits={"a": "1/day"}, hooks=[], lease=600, poll_interval=600, task_slots=1)
+    work = limiter.task("work")(_work)
+    async with limiter, client_of(url) as client:
+        await limiter.hit("a")
+        ticket = await limiter.submit("a", work, 3)
+        session = limiter._live()
+        worker, me = session.worker, session.client
+        key = limiter._key_of("a", None)
+        workers = key.durable[1].decode()
+        await eventually(lambda: client.hexists(workers, me))
+        await worker.tick()
+        worker._rounds.rounds = 1_000_000
+
+        async def said() -> list[str]:
+            return str(await client.hget(workers, me)).split(" ")
+
+        before = await said()
+        await worker.tick()
+        lease, *rest = await said()
+        assert int(lease) > int(before[0])
+        assert rest == before[1:] == ["1", "work"]
+        await client.hdel(workers, me)
+        await worker.tick()
+        assert (await said())[1:] == rest
+        # Without room nothing is granted to it, until it says otherwise.
+        await client.hset(workers, me, f"{lease} 0 work")
+        await limiter.reset("a")
+        await asyncio.gather(session.scripts.grant(key, 50))
+        await worker.tick()
+        assert await ticket == 3
+
+
+async def _work(number: int) -> int:
+    return number
+
+
 async def test_leases_are_renewed_before_a_flood_that_came_earlier(url: str) -> None:
     limits = {"a": LONG, "b": "1000000/day"}
     async with RateLimiter(url, limits=limits, hooks=[], lease=600, poll_interval=600) as limiter:
         await limiter.hit("a")
         ticket = await limiter.submit("a", number, 1)
-        limiter._live().requests._turns = 1_000_000
+        limiter._live().requests._rounds.rounds = 1_000_000
         flood = [asyncio.ensure_future(limiter.hit("b", by=by)) for by in range(3000)]
         await asyncio.sleep(0)
         await limiter._live().requests.renew()

@@ -1,41 +1,43 @@
--- Purpose: renews a client's leases on many keys at once where nothing else is to be said of them: on each it waits on or,
---          with 'drive', on each it drives.
--- KEYS:    wait: per limit key its driver, clients and records; drive: per limit key its driver
--- ARGV:    'wait' or 'drive', client id, lease (wait: us, drive: ms)
--- Reply:   per limit key 1 where its lease was renewed; 0 where it was not: it has lapsed, or, to who waits, nobody drives
---          the key or something was granted or dropped that nobody has fetched
+-- Purpose: renews a client's leases on many keys at once where nothing else is to be said of them: as one that waits, as
+--          the driver, or as a worker of durable tasks of which it runs none.
+-- KEYS:    per limit key, wait: its driver, clients and records; drive: its driver; work: its driver and workers
+-- ARGV:    'wait', 'drive' or 'work', client id, lease (us; drive: ms); work: room and names, as in task.lua
+-- Reply:   per limit key 1 where its lease was renewed; 0 where more is to be done: the lease has lapsed, nobody drives the
+--          key, something was granted or dropped that nobody has fetched, or a worker without room has room again
 -- Cost:    O(keys)
 -- @include clock
 
+local ops = {}
 local client, lease = ARGV[2], tonumber(ARGV[3])
-local replies = {}
-
-if ARGV[1] == 'drive' then
-  for n, driver in ipairs(KEYS) do
-    replies[n] = call('GET', driver) == client and call('PEXPIRE', driver, ARGV[3]) or 0
-  end
-  return replies
-end
-
-local drivers, records = {}, {}
-for n = 1, #KEYS / 3 do
-  drivers[n], records[n] = KEYS[3 * n - 2], KEYS[3 * n]
-end
--- Mostly all is well with all of them: two commands tell.
-local driven = call('EXISTS', unpack(drivers)) == #drivers
-local fetched = call('EXISTS', unpack(records)) == 0
 local ends = int(now + lease)
--- Redis looks whether its memory is full before the first write only, and this takes none.
-call('ZREM', KEYS[2], '')
-for n, driver in ipairs(drivers) do
-  local clients = KEYS[3 * n - 1]
-  local until_when = call('ZSCORE', clients, client)
-  local well = until_when and tonumber(until_when) > now
-    and (driven or call('EXISTS', driver) == 1)
-    and (fetched or call('EXISTS', records[n]) == 0)
-  if well then
+
+function ops.drive(driver)
+  return call('GET', driver) == client and call('PEXPIRE', driver, ARGV[3]) == 1
+end
+
+function ops.wait(driver, clients, records)
+  local known = call('ZSCORE', clients, client)
+  if known and tonumber(known) > now and call('EXISTS', driver) == 1 and call('EXISTS', records) == 0 then
     call('ZADD', clients, ends, client)
+    return true
   end
-  replies[n] = well and 1 or 0
+end
+
+function ops.work(driver, workers)
+  local known, free, names = match(call('HGET', workers, client) or '', '^(%d+) (%d+) (.*)$')
+  local well = known and tonumber(known) > now and names == ARGV[5] and (free ~= '0' or ARGV[4] == '0')
+  if well and call('EXISTS', driver) == 1 then
+    call('HSET', workers, client, ends .. ' ' .. ARGV[4] .. ' ' .. names)
+    return true
+  end
+end
+
+local renew, names, replies = ops[ARGV[1]], ({ drive = 1, wait = 3, work = 2 })[ARGV[1]], {}
+if ARGV[1] ~= 'drive' then
+  -- Redis looks whether its memory is full before the first write only, and this takes none.
+  call(names == 3 and 'ZREM' or 'HDEL', KEYS[2], '')
+end
+for k = 1, #KEYS, names do
+  replies[#replies + 1] = renew(KEYS[k], KEYS[k + 1], KEYS[k + 2]) and 1 or 0
 end
 return replies
