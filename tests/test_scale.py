@@ -131,6 +131,23 @@ async def test_who_drives_many_keys_looks_at_some_and_keeps_its_leases_on_all(ow
             ticket.cancel()
 
 
+async def test_a_queue_that_is_paused_without_end_is_not_looked_at_for_it(url: str) -> None:
+    async with RateLimiter(url, limits={"a": LONG}, hooks=[]) as limiter:
+        await limiter.pause("a")
+        ticket = await limiter.submit("a", number, 5)
+        session, key = limiter._live(), limiter._key_of("a", None)
+        told: list[float] = []
+        for executor in (session.executor, *session.executor.nodes()):
+            executor.on_next = lambda _key, seconds: told.append(seconds)
+        await session.scripts.grant(key, 50)
+        assert told
+        assert min(told) > 30
+        for executor in (session.executor, *session.executor.nodes()):
+            executor.on_next = session.processor.schedule
+        await limiter.resume("a")
+        assert await ticket == 5
+
+
 async def test_a_lease_that_is_gone_is_taken_again_and_what_was_not_told_is_found(url: str) -> None:
     limits = {"a": "2/day"}
     async with RateLimiter(url, limits=limits, hooks=[], lease=600, poll_interval=600) as limiter:

@@ -272,11 +272,13 @@ async def test_the_third_call_waits_a_minute(limiter, clock):
     async def call():
         times.append(loop.time())
 
+    begun = loop.time()
     calls = [asyncio.create_task(limiter.request("llm", call)) for _ in range(3)]
     await clock.advance(60)
     assert [call.done() for call in calls] == [True] * 3
-    assert times[2] - times[0] >= 60
-    assert_within_limit(times, "2/minute")
+    # The first may have run some time after it was charged.
+    assert times[2] - begun >= 60
+    assert_within_limit(times, "2/minute", slack=times[0] - begun)
 
 
 async def test_each_test_has_a_limiter_of_its_own(limiter):

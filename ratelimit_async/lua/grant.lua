@@ -183,7 +183,7 @@ local function go_ahead(group, steps, slack, grace)
     local wait = wait_of(group, costs_of(entry_of(head).cost))
     if group.busy then
       -- Where the workers are, they say when they have room.
-      return driver_lease / 2
+      return UNKNOWN
     elseif step == steps or now + wait > present + lead + SPAN then
       return look_in(group, now + wait - present)
     end
@@ -227,7 +227,7 @@ return run(3, function(group, a)
       group.next = and_back(go_ahead, group, steps, math.min(slack, LONGEST_STEP), grace)
       head = head_of(group)
     else
-      group.next = group.busy and driver_lease / 2 or next_grants(group, head, batch, slack)
+      group.next = group.busy and UNKNOWN or next_grants(group, head, batch, slack)
     end
     keep(group)
   end
