@@ -300,13 +300,13 @@ async def grants(server: RedisServer, waiters: int, keys: int, limit: str) -> Co
     return meter.cost
 
 
-async def kept(server: RedisServer, waiters: int, keys: int, seconds: float = KEPT) -> Cost:
+async def kept(server: RedisServer, waiters: int, keys: int) -> Cost:
     """Let so many wait for a while in which nobody is granted."""
     server.call("FLUSHALL")
     meter = Meter(server)
     async with waiting(server, waiters, keys):
         with meter.running():
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(KEPT)
     return meter.cost
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ratelimit_async._lua import ALL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ratelimit_async._batches import Argument, Entry
     from ratelimit_async._deployment import Caller
@@ -30,7 +30,8 @@ def renewals(
     for start in range(0, len(keys), executor.most_keys):
         some = keys[start : start + executor.most_keys]
         names = [name for key in some for name in named(key)]
-        entry: Entry = (len(names), *names, op, *arguments)
+        # Who calls, and for how long its leases are.
+        entry: Entry = (len(names), *names, *executor.head[:3], op, *arguments)
         yield some, executor.call(ALL["renew"], some[0], entry)
 
 
@@ -42,15 +43,17 @@ class Rounds:
         self.rounds = max(1, int(_ASKED * 3 / lease))
         self._round = 0
 
-    async def go(self, keys: Collection[Key], sent: Iterable[Renewal]) -> set[Key]:
+    async def go(self, sent: Iterable[Renewal]) -> set[Key]:
         """Wait for a round's renewals; gives the keys about which more is to be asked.
 
         Their leases could not be renewed by themselves, or it is their turn, so that what they have in Redis lives on.
         """
         self._round = (self._round + 1) % self.rounds
-        asked = {key for key in keys if hash(key.label) % self.rounds == self._round}
+        turn = self._round
         jobs = list(sent)
         replies: list[Any] = await asyncio.gather(*(reply for _, reply in jobs))
+        asked: set[Key] = set()
         for (some, _), reply in zip(jobs, replies, strict=True):
-            asked.update(key for key, renewed in zip(some, reply, strict=True) if not renewed)
+            told = zip(some, reply, strict=True)
+            asked.update(key for key, renewed in told if not renewed or hash(key.label) % self.rounds == turn)
         return asked

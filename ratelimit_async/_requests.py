@@ -32,6 +32,7 @@ from ratelimit_async._events import (
     Rejected,
     Unavailable,
 )
+from ratelimit_async._leases import Rounds
 from ratelimit_async._local_queue import LocalQueue
 from ratelimit_async._outage import Outage
 from ratelimit_async._spelling import encode_costs
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
     from ratelimit_async._events import Emit
     from ratelimit_async._keys import Key, Reconfigured
-    from ratelimit_async._leases import Rounds
     from ratelimit_async._scripts import Admission, Charged, Scripts
 
     ReadAdmission = Callable[[Key, list[Any]], Admission]
@@ -56,8 +56,8 @@ _MOST_UNTOLD = 10_000
 class Requests:
     """Sends requests, keeps those without an end, and ends them."""
 
-    def __init__(self, scripts: Scripts, client: str, processes: Callable[[], int], rounds: Rounds, emit: Emit) -> None:
-        """Start with none; `processes`: how many share the limits in an outage."""
+    def __init__(self, scripts: Scripts, client: str, processes: Callable[[], int], lease: float, emit: Emit) -> None:
+        """Start with none; `processes`: how many share the limits in an outage; lease in seconds."""
         self.scripts = scripts
         self.emit = emit
         self.holds = Holds(scripts)
@@ -69,7 +69,7 @@ class Requests:
         self._waiting: dict[Key, dict[int, Waiter]] = {}
         self._background: set[asyncio.Future[Any]] = set()
         self._doubtful = False
-        self._rounds = rounds
+        self._rounds = Rounds(lease)
         # Bound once, not for each waiter.
         self._on_timeout = self._expire
         # With the turn that is withdrawn: it may be requested again meanwhile, in another one.
@@ -231,9 +231,8 @@ class Requests:
         if self._doubtful:
             await self.sync(scan=True)
             return
-        keys = list(self._waiting)
         try:
-            asked = await self._rounds.go(keys, self.scripts.renew(keys, drives=False))
+            asked = await self._rounds.go(self.scripts.renew([*self._waiting], drives=False))
         except RateLimitError:
             self._doubtful = True
             raise

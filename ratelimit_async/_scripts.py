@@ -124,7 +124,6 @@ class Scripts:
         self._executor = executor
         self._channels = channels
         self._client = client
-        self._leases = int(client_lease * 1e6), int(driver_lease * 1e3)
         self._alive = int(_ALIVE * client_lease * 1e6) if counts else 0
         # us after which a task that no worker has is given up.
         self.grace = int(grace * 1e6)
@@ -307,8 +306,8 @@ class Scripts:
     def renew(self, keys: Sequence[Key], *, drives: bool) -> Iterator[Renewal]:
         """Renew the leases on keys that this client waits on, or drives."""
         # Driver, clients and records come first.
-        op, names, lease = ("drive", 1, self._leases[1]) if drives else ("wait", 3, self._leases[0])
-        return renewals(self._executor, keys, lambda key: key.redis[:names], op, self._client, lease)
+        op, names = ("drive", 1) if drives else ("wait", 3)
+        return renewals(self._executor, keys, lambda key: key.redis[:names], op)
 
     async def placed(self, key: Key) -> set[int]:
         """Look through a queue, however long; the numbers of this client's requests that stand in it."""

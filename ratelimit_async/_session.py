@@ -14,7 +14,6 @@ from ratelimit_async._deployment import executor_of
 from ratelimit_async._errors import NotStarted, RateLimitError, RequestCancelled, WrongEventLoop
 from ratelimit_async._events import Failed
 from ratelimit_async._grants import Running
-from ratelimit_async._leases import Rounds
 from ratelimit_async._lua import ALL
 from ratelimit_async._processor import Processor
 from ratelimit_async._replies import Listener
@@ -83,11 +82,10 @@ class Session:
             counts=counts,
         )
         self.control = Control(self.scripts, names, catalog, self, settings.lease)
-        rounds = Rounds(settings.lease)
-        self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, rounds, emit)
+        self.requests = Requests(self.scripts, self.client, lambda: self.control.processes, settings.lease, emit)
         self.checks = Checks(self.scripts, lambda: self.replies_alive, self.requests.outage, events)
         self.processor = Processor(self.scripts, settings.batch_size, settings.poll_interval, emit)
-        self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.lease, settings.task_grace)
+        self.task_scripts = TaskScripts(self.executor, self.client, names.index, settings.task_grace)
         self.task_tickets = TaskTickets(self.task_scripts, emit, self._spawn)
         self.worker = Worker(
             self.scripts,

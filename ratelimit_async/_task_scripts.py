@@ -95,12 +95,12 @@ class DeadTask(msgspec.Struct, frozen=True):
 class TaskScripts:
     """The operations of task.lua and index.lua, called through the executor."""
 
-    def __init__(self, executor: Caller, client: str, index: str, lease: float, grace: float) -> None:
-        """Say who calls; lease and grace in seconds."""
+    def __init__(self, executor: Caller, client: str, index: str, grace: float) -> None:
+        """Say who calls; grace in seconds."""
         self._executor = executor
         self._client = client
         self._index = index
-        self._lease, self._grace = int(lease * 1e6), int(grace * 1e6)
+        self._grace = int(grace * 1e6)
 
     async def submit(self, key: Key, task: Submission, *, told: bool, executor: Caller | None = None) -> Outcome:
         """Submit a task, or find the one of this id; `executor`: one that waits for replicas."""
@@ -155,16 +155,7 @@ class TaskScripts:
 
     def renew(self, keys: Sequence[Key], room: int, names: str) -> Iterator[Renewal]:
         """Renew what `work` says of keys of which nothing runs here."""
-        return renewals(
-            self._executor,
-            keys,
-            lambda key: (key.driver, key.durable[1]),
-            "work",
-            self._client,
-            self._lease,
-            room,
-            names,
-        )
+        return renewals(self._executor, keys, lambda key: (key.driver, key.durable[1]), "work", room, names)
 
     async def outcome(self, key: Key, own: str, *, told: bool) -> Outcome:
         """Ask what became of a task; `told`: and be told of its end."""

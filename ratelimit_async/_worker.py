@@ -188,7 +188,7 @@ class Worker:
         for key in idle:
             # The same for all.
             room = self._room_for(key)
-        asked = await self._rounds.go(idle, self._tasks.renew(idle, room, self._registry.words))
+        asked = await self._rounds.go(self._tasks.renew(idle, room, self._registry.words))
         now = asyncio.get_running_loop().time()
         for key in idle:
             # Somebody drives it: it has tasks.
